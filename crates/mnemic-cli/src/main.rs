@@ -1,0 +1,2 @@
+//! mnemic
+fn main() {}

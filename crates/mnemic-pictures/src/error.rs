@@ -1,0 +1,68 @@
+//! What can be wrong with data handed over for drawing.
+
+/// Why a trace, heat map or curve cannot be drawn, or a file of traces cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A pass has more or fewer weights than the story has sentences.
+    #[error(
+        "trace {trace:?}, {pass:?}: expected one weight per sentence, got {weights} weights for \
+         {sentences} sentences"
+    )]
+    WeightCount {
+        /// Title of the trace.
+        trace: String,
+        /// Name of the pass.
+        pass: String,
+        /// Number of weights in the pass.
+        weights: usize,
+        /// Number of sentences in the story.
+        sentences: usize,
+    },
+    /// A supporting fact points past the end of the story.
+    #[error(
+        "trace {trace:?}: supporting fact {support} is not a sentence index, expected 0 to \
+         {sentences} (exclusive)"
+    )]
+    SupportIndex {
+        /// Title of the trace.
+        trace: String,
+        /// The index that is out of range, counted from 0.
+        support: usize,
+        /// Number of sentences in the story.
+        sentences: usize,
+    },
+    /// A heat map has more or fewer values than cells.
+    #[error(
+        "heat map {title:?}: expected {rows} rows x {cols} columns = {} values, got {values}",
+        .rows * .cols
+    )]
+    CellCount {
+        /// Title of the heat map.
+        title: String,
+        /// Number of row names.
+        rows: usize,
+        /// Number of column names.
+        cols: usize,
+        /// Number of values.
+        values: usize,
+    },
+    /// A JSON document is not a file of traces.
+    #[error("expected the JSON of a {} file: {0}", crate::FORMAT)]
+    Json(#[from] serde_json::Error),
+    /// A JSON document says that it is something else.
+    #[error("expected a document with format {:?}, got {found:?}", crate::FORMAT)]
+    Format {
+        /// What the field `format` of the document says.
+        found: String,
+    },
+    /// A JSON document was written by a later version of this crate.
+    #[error("expected a {} file of version 1 to {}, got version {found}", crate::FORMAT, crate::VERSION)]
+    Version {
+        /// What the field `version` of the document says.
+        found: u32,
+    },
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
