@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_unknown_step_is_answered_with_the_one_that_was_meant() {
-        let error = select(&["clippy".to_owned()]).err().unwrap().to_string();
+        let error = select(&["clipy".to_owned()]).err().unwrap().to_string();
         assert!(error.contains("did you mean `clippy`"), "{error}");
     }
 

@@ -1,0 +1,32 @@
+//! The definition, in ordinary candle operations.
+
+use candle_core::{D, Result, Tensor};
+
+pub(super) fn embedding(table: &Tensor, ids: &Tensor, padding: Option<u32>) -> Result<Tensor> {
+    let (_, d) = table.dims2()?;
+    let rows = table.index_select(&ids.flatten_all()?, 0)?;
+    let mut shape = ids.dims().to_vec();
+    shape.push(d);
+    let rows = rows.reshape(shape)?;
+    match padding {
+        None => Ok(rows),
+        Some(p) => {
+            let kept = ids.ne(p)?.to_dtype(table.dtype())?.unsqueeze(D::Minus1)?;
+            rows.broadcast_mul(&kept)
+        }
+    }
+}
+
+pub(super) fn pooled_embedding(
+    table: &Tensor,
+    ids: &Tensor,
+    weights: Option<&Tensor>,
+    padding: Option<u32>,
+) -> Result<Tensor> {
+    let rows = embedding(table, ids, padding)?; // (…, j, d)
+    let rows = match weights {
+        Some(w) => rows.broadcast_mul(w)?,
+        None => rows,
+    };
+    rows.sum(rows.rank() - 2)
+}

@@ -1,0 +1,175 @@
+//! Recurrent scans over whole sequences: RNN, LSTM, GRU, gated GRU and attention GRU, one layer and direction a call.
+//!
+//! Letters: b batch, t time, d input width, h hidden size. Weights are laid out as in PyTorch: `w_ih (g h, d)`, `w_hh (g h, h)`, biases
+//! `(g h)`, with the gates in PyTorch's order (LSTM i f g o; GRU r z n). Inputs are batch-first `(b, t, d)`.
+//!
+//! Rows may end early: outputs after a row's length are zero, its state is frozen there, and nothing at those places has an
+//! effect or gets a gradient. With `reverse`, each row is read from its own last valid step to its first, and outputs stand at
+//! the step that they were made for.
+
+mod plain;
+
+use candle_core::{Result, Tensor, bail};
+
+/// The weights of one layer and direction.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// Input weights, `(g h, d)`.
+    pub w_ih: Tensor,
+    /// Recurrent weights, `(g h, h)`.
+    pub w_hh: Tensor,
+    /// Input bias, `(g h)`.
+    pub b_ih: Option<Tensor>,
+    /// Recurrent bias, `(g h)`; inside the reset gate's product for the new gate of a GRU.
+    pub b_hh: Option<Tensor>,
+}
+
+/// Which steps are read and in which order.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Steps<'a> {
+    /// The number of valid steps of each row; all steps where `None`.
+    pub lengths: Option<&'a [usize]>,
+    /// Read from the last valid step to the first.
+    pub reverse: bool,
+}
+
+/// The result of a scan.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// The state after each step, `(b, t, h)`; zero after a row's end.
+    pub output: Tensor,
+    /// The state after the last step read, `(b, h)`.
+    pub state: Tensor,
+}
+
+/// The result of an LSTM scan.
+#[derive(Debug, Clone)]
+pub struct LstmScan {
+    /// The hidden state after each step, `(b, t, h)`; zero after a row's end.
+    pub output: Tensor,
+    /// The hidden state after the last step read, `(b, h)`.
+    pub hidden: Tensor,
+    /// The cell state after the last step read, `(b, h)`.
+    pub cell: Tensor,
+}
+
+/// The non-linearity of a simple RNN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nonlinearity {
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `max(0, x)`.
+    Relu,
+}
+
+/// Where a GRU applies its reset gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reset {
+    /// `n = tanh(W_n x + b + r ∘ (U_n h + c))`: PyTorch, cuDNN, DMN.
+    #[default]
+    After,
+    /// `n = tanh(W_n x + b + U_n (r ∘ h) + c)`: Cho et al. 2014.
+    Before,
+}
+
+/// Elman's RNN: `h_t = φ(W x_t + b + U h_{t-1} + c)`. `h0` is `(b, h)`, zero where `None`.
+///
+/// # Errors
+/// When shapes or lengths do not fit, naming them. The same holds for every function here.
+pub fn rnn(
+    xs: &Tensor,
+    h0: Option<&Tensor>,
+    weights: &Weights,
+    nonlinearity: Nonlinearity,
+    steps: Steps<'_>,
+) -> Result<Scan> {
+    check("rnn", 1, xs, weights, steps)?;
+    plain::rnn(xs, h0, weights, nonlinearity, steps)
+}
+
+/// LSTM (Gers et al. 2000, gates i f g o): `c_t = f ∘ c_{t-1} + i ∘ g`, `h_t = o ∘ tanh(c_t)`. `state0` is `(h_0, c_0)`, `(b, h)` each.
+pub fn lstm(
+    xs: &Tensor,
+    state0: Option<(&Tensor, &Tensor)>,
+    weights: &Weights,
+    steps: Steps<'_>,
+) -> Result<LstmScan> {
+    check("lstm", 4, xs, weights, steps)?;
+    plain::lstm(xs, state0, weights, steps)
+}
+
+/// GRU (gates r z n): `h_t = (1 - z) ∘ n + z ∘ h_{t-1}`, with the reset gate where `reset` says.
+pub fn gru(
+    xs: &Tensor,
+    h0: Option<&Tensor>,
+    weights: &Weights,
+    reset: Reset,
+    steps: Steps<'_>,
+) -> Result<Scan> {
+    check("gru", 3, xs, weights, steps)?;
+    plain::gru(xs, None, h0, weights, reset, steps)
+}
+
+/// The gated GRU of DMN (Kumar et al. 2015, section 2.3): `h_t = g_t GRU(x_t, h_{t-1}) + (1 - g_t) h_{t-1}` with a scalar gate a
+/// step, `gates (b, t)`. A gate of 0 skips the step.
+pub fn gated_gru(
+    xs: &Tensor,
+    gates: &Tensor,
+    h0: Option<&Tensor>,
+    weights: &Weights,
+    steps: Steps<'_>,
+) -> Result<Scan> {
+    check("gated_gru", 3, xs, weights, steps)?;
+    check_gates("gated_gru", xs, gates)?;
+    plain::gru(xs, Some(gates), h0, weights, Reset::After, steps)
+}
+
+/// The attention GRU of DMN+ (Xiong et al. 2016, section 3.3): the update gate is the scalar attention `g_t`,
+/// `r = σ(W_r x + b_r + U_r h + c_r)`, `n = tanh(W_n x + b_n + r ∘ (U_n h + c_n))`, `h_t = g_t n + (1 - g_t) h_{t-1}`. Gates r n: weights
+/// are `(2h, ·)`; `gates` is `(b, t)`.
+pub fn attention_gru(
+    xs: &Tensor,
+    gates: &Tensor,
+    h0: Option<&Tensor>,
+    weights: &Weights,
+    steps: Steps<'_>,
+) -> Result<Scan> {
+    check("attention_gru", 2, xs, weights, steps)?;
+    check_gates("attention_gru", xs, gates)?;
+    plain::attention_gru(xs, gates, h0, weights, steps)
+}
+
+fn check_gates(op: &str, xs: &Tensor, gates: &Tensor) -> Result<()> {
+    let (b, t, _) = xs.dims3()?;
+    if gates.dims() != [b, t] {
+        bail!("{op}: expected ({b}, {t}) gates, got {:?}", gates.dims());
+    }
+    Ok(())
+}
+
+fn check(op: &str, gates: usize, xs: &Tensor, weights: &Weights, steps: Steps<'_>) -> Result<()> {
+    let (b, t, d) = xs.dims3()?;
+    let (rows, h) = weights.w_hh.dims2()?;
+    if rows != gates * h {
+        bail!("{op}: expected w_hh ({gates} h, h), got ({rows}, {h})");
+    }
+    if weights.w_ih.dims() != [rows, d] {
+        bail!("{op}: expected w_ih ({rows}, {d}), got {:?}", weights.w_ih.dims());
+    }
+    for (name, bias) in [("b_ih", &weights.b_ih), ("b_hh", &weights.b_hh)] {
+        if let Some(bias) = bias
+            && bias.dims() != [rows]
+        {
+            bail!("{op}: expected {name} ({rows}), got {:?}", bias.dims());
+        }
+    }
+    if let Some(lengths) = steps.lengths {
+        if lengths.len() != b {
+            bail!("{op}: {} lengths for a batch of {b}", lengths.len());
+        }
+        if let Some(bad) = lengths.iter().find(|&&l| l > t) {
+            bail!("{op}: length {bad} exceeds the {t} steps");
+        }
+    }
+    Ok(())
+}
