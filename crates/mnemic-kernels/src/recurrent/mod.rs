@@ -7,7 +7,9 @@
 //! effect or gets a gradient. With `reverse`, each row is read from its own last valid step to its first, and outputs stand at
 //! the step that they were made for.
 
-mod plain;
+mod cells;
+mod cpu;
+pub mod plain;
 
 use candle_core::{Result, Tensor, bail};
 
@@ -84,6 +86,9 @@ pub fn rnn(
     steps: Steps<'_>,
 ) -> Result<Scan> {
     check("rnn", 1, xs, weights, steps)?;
+    if cpu::takes(xs) {
+        return cpu::rnn(xs, h0, weights, nonlinearity, steps);
+    }
     plain::rnn(xs, h0, weights, nonlinearity, steps)
 }
 
@@ -95,6 +100,9 @@ pub fn lstm(
     steps: Steps<'_>,
 ) -> Result<LstmScan> {
     check("lstm", 4, xs, weights, steps)?;
+    if cpu::takes(xs) {
+        return cpu::lstm(xs, state0, weights, steps);
+    }
     plain::lstm(xs, state0, weights, steps)
 }
 
@@ -107,6 +115,9 @@ pub fn gru(
     steps: Steps<'_>,
 ) -> Result<Scan> {
     check("gru", 3, xs, weights, steps)?;
+    if reset == Reset::After && cpu::takes(xs) {
+        return cpu::gru(xs, None, h0, weights, steps);
+    }
     plain::gru(xs, None, h0, weights, reset, steps)
 }
 
@@ -121,6 +132,9 @@ pub fn gated_gru(
 ) -> Result<Scan> {
     check("gated_gru", 3, xs, weights, steps)?;
     check_gates("gated_gru", xs, gates)?;
+    if cpu::takes(xs) {
+        return cpu::gru(xs, Some(gates), h0, weights, steps);
+    }
     plain::gru(xs, Some(gates), h0, weights, Reset::After, steps)
 }
 
@@ -136,6 +150,9 @@ pub fn attention_gru(
 ) -> Result<Scan> {
     check("attention_gru", 2, xs, weights, steps)?;
     check_gates("attention_gru", xs, gates)?;
+    if cpu::takes(xs) {
+        return cpu::attention_gru(xs, gates, h0, weights, steps);
+    }
     plain::attention_gru(xs, gates, h0, weights, steps)
 }
 
@@ -173,3 +190,6 @@ fn check(op: &str, gates: usize, xs: &Tensor, weights: &Weights, steps: Steps<'_
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,8 @@ fn inputs(xs: &Tensor, weights: &Weights) -> Result<Vec<Tensor>> {
     (0..xs.dim(1)?).map(|i| xw.narrow(1, i, 1)?.squeeze(1)).collect()
 }
 
-pub(super) fn rnn(
+/// Plain twin of [`super::rnn`].
+pub fn rnn(
     xs: &Tensor,
     h0: Option<&Tensor>,
     weights: &Weights,
@@ -106,7 +107,8 @@ pub(super) fn rnn(
     Ok(Scan { output, state })
 }
 
-pub(super) fn lstm(
+/// Plain twin of [`super::lstm`].
+pub fn lstm(
     xs: &Tensor,
     state0: Option<(&Tensor, &Tensor)>,
     weights: &Weights,
@@ -127,7 +129,8 @@ pub(super) fn lstm(
     Ok(LstmScan { output, hidden, cell })
 }
 
-pub(super) fn gru(
+/// Plain twin of [`super::gru`], and with `gates` of [`super::gated_gru`].
+pub fn gru(
     xs: &Tensor,
     gates: Option<&Tensor>,
     h0: Option<&Tensor>,
@@ -161,7 +164,8 @@ pub(super) fn gru(
     Ok(Scan { output, state })
 }
 
-pub(super) fn attention_gru(
+/// Plain twin of [`super::attention_gru`].
+pub fn attention_gru(
     xs: &Tensor,
     gates: &Tensor,
     h0: Option<&Tensor>,

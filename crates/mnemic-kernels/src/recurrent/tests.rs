@@ -1,0 +1,265 @@
+//! The fused path against the plain twin, and both against finite differences.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use mnemic_testing::{assert_close, check_gradients, waves};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The scans under test, as functions of the same operands.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Rnn(Nonlinearity),
+    Lstm,
+    Gru,
+    GatedGru,
+    AttentionGru,
+}
+
+const KINDS: [Kind; 6] = [
+    Kind::Rnn(Nonlinearity::Tanh),
+    Kind::Rnn(Nonlinearity::Relu),
+    Kind::Lstm,
+    Kind::Gru,
+    Kind::GatedGru,
+    Kind::AttentionGru,
+];
+
+impl Kind {
+    fn gates(self) -> usize {
+        match self {
+            Kind::Rnn(_) => 1,
+            Kind::AttentionGru => 2,
+            Kind::Gru | Kind::GatedGru => 3,
+            Kind::Lstm => 4,
+        }
+    }
+
+    /// Operands in the order: xs, h0, c0, gates, w_ih, w_hh, b_ih, b_hh.
+    fn run(self, ops: &[Tensor], steps: Steps<'_>, fast: bool) -> Result<(Tensor, Tensor)> {
+        let [xs, h0, c0, gates, w_ih, w_hh, b_ih, b_hh] = ops else { panic!("eight operands") };
+        let w = Weights {
+            w_ih: w_ih.clone(),
+            w_hh: w_hh.clone(),
+            b_ih: Some(b_ih.clone()),
+            b_hh: Some(b_hh.clone()),
+        };
+        let gates = sigmoid(gates)?;
+        let (h, c) = (Some(h0), c0);
+        let scan = match (self, fast) {
+            (Kind::Rnn(f), true) => rnn(xs, h, &w, f, steps)?,
+            (Kind::Rnn(f), false) => plain::rnn(xs, h, &w, f, steps)?,
+            (Kind::Gru, true) => gru(xs, h, &w, Reset::After, steps)?,
+            (Kind::Gru, false) => plain::gru(xs, None, h, &w, Reset::After, steps)?,
+            (Kind::GatedGru, true) => gated_gru(xs, &gates, h, &w, steps)?,
+            (Kind::GatedGru, false) => plain::gru(xs, Some(&gates), h, &w, Reset::After, steps)?,
+            (Kind::AttentionGru, true) => attention_gru(xs, &gates, h, &w, steps)?,
+            (Kind::AttentionGru, false) => plain::attention_gru(xs, &gates, h, &w, steps)?,
+            (Kind::Lstm, fast) => {
+                let s = Some((h0, c));
+                let f = if fast { lstm } else { plain::lstm };
+                let l = f(xs, s, &w, steps)?;
+                return Ok((l.output, Tensor::cat(&[&l.hidden, &l.cell], 1)?));
+            }
+        };
+        Ok((scan.output, scan.state))
+    }
+
+    fn operands(self, b: usize, t: usize, d: usize, h: usize, dtype: DType) -> Vec<Tensor> {
+        let g = self.gates();
+        let shapes: [&[usize]; 8] = [
+            &[b, t, d],
+            &[b, h],
+            &[b, h],
+            &[b, t],
+            &[g * h, d],
+            &[g * h, h],
+            &[g * h],
+            &[g * h],
+        ];
+        shapes.iter().enumerate().map(|(i, s)| waves(s, 3.3 * i as f64, 0.7, dtype)).collect()
+    }
+}
+
+fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    (x.neg()?.exp()? + 1.)?.recip()
+}
+
+/// A scalar that every output and final state enters with its own weight.
+fn probe((output, state): (Tensor, Tensor)) -> Result<Tensor> {
+    let weigh = |t: &Tensor, seed| t.mul(&waves(t.dims(), seed, 1., t.dtype()))?.sum_all();
+    weigh(&output, 0.5)? + weigh(&state, 0.9)?
+}
+
+fn gradients(kind: Kind, ops: &[Tensor], steps: Steps<'_>, fast: bool) -> Vec<Option<Tensor>> {
+    let vars: Vec<Var> = ops.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let grads = probe(kind.run(&tensors, steps, fast).unwrap()).unwrap().backward().unwrap();
+    vars.iter().map(|v| grads.get(v).cloned()).collect()
+}
+
+const NAMES: [&str; 8] = ["xs", "h0", "c0", "gates", "w_ih", "w_hh", "b_ih", "b_hh"];
+
+fn compare(kind: Kind, ops: &[Tensor], steps: Steps<'_>, tolerance: f64) {
+    let (fast, slow) = (kind.run(ops, steps, true).unwrap(), kind.run(ops, steps, false).unwrap());
+    assert_close(&format!("{kind:?} output"), &fast.0, &slow.0, tolerance, tolerance);
+    assert_close(&format!("{kind:?} state"), &fast.1, &slow.1, tolerance, tolerance);
+    let (fast, slow) = (gradients(kind, ops, steps, true), gradients(kind, ops, steps, false));
+    for (name, pair) in NAMES.iter().zip(fast.iter().zip(&slow)) {
+        if let (Some(a), Some(b)) = pair {
+            assert_close(&format!("{kind:?} gradient of {name}"), a, b, tolerance, 10. * tolerance);
+        }
+        assert_eq!(pair.0.is_some(), pair.1.is_some(), "{kind:?}: gradient of {name}");
+    }
+}
+
+#[test]
+fn fused_equals_plain_on_awkward_sizes() {
+    for kind in KINDS {
+        for (b, t, d, h) in [(1, 1, 1, 1), (3, 5, 4, 6), (2, 3, 65, 63), (7, 2, 1, 17)] {
+            let lengths: Vec<usize> = (0..b).map(|i| (i * 2) % (t + 1)).collect();
+            for reverse in [false, true] {
+                for lengths in [None, Some(lengths.as_slice())] {
+                    let steps = Steps { lengths, reverse };
+                    compare(kind, &kind.operands(b, t, d, h, DType::F64), steps, 1e-11);
+                    compare(kind, &kind.operands(b, t, d, h, DType::F32), steps, 2e-5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let lengths = [3, 1];
+    for kind in KINDS {
+        let ops = kind.operands(2, 3, 2, 3, DType::F64);
+        let steps = Steps { lengths: Some(&lengths), reverse: false };
+        // c0 and gates enter only some of the cells; a null term lets every operand have a gradient.
+        let named: Vec<_> = NAMES.iter().copied().zip(ops).collect();
+        check_gradients(&named, 1e-7, |ops| {
+            let unused = (ops[2].sum_all()? + ops[3].sum_all()?)?;
+            probe(kind.run(ops, steps, true)?)? + unused
+        });
+    }
+}
+
+#[test]
+fn non_contiguous_operands() {
+    for kind in KINDS {
+        let mut ops = kind.operands(3, 4, 5, 6, DType::F64);
+        ops[0] = waves(&[4, 3, 5], 1., 0.7, DType::F64).transpose(0, 1).unwrap();
+        ops[5] = waves(&[6, kind.gates() * 6], 2., 0.5, DType::F64).t().unwrap();
+        compare(kind, &ops, Steps::default(), 1e-11);
+    }
+}
+
+#[test]
+fn padding_has_no_effect_even_when_poisoned() {
+    let lengths = [2, 4, 0];
+    for kind in KINDS {
+        let mut ops = kind.operands(3, 4, 5, 6, DType::F32);
+        let clean = kind.run(&ops, Steps { lengths: Some(&lengths), reverse: true }, true).unwrap();
+        let mut xs = ops[0].to_vec3::<f32>().unwrap();
+        for (row, &n) in xs.iter_mut().zip(&lengths) {
+            row[n..].iter_mut().for_each(|step| step.fill(f32::NAN));
+        }
+        ops[0] = Tensor::new(xs, &Device::Cpu).unwrap();
+        let steps = Steps { lengths: Some(&lengths), reverse: true };
+        let poisoned = kind.run(&ops, steps, true).unwrap();
+        assert_close("output", &poisoned.0, &clean.0, 0., 0.);
+        assert_close("state", &poisoned.1, &clean.1, 0., 0.);
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    for kind in KINDS {
+        let ops = kind.operands(33, 9, 20, 40, DType::F32);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (output, state) = kind.run(&ops, Steps::default(), true).unwrap();
+                let mut all = vec![output, state];
+                all.extend(gradients(kind, &ops, Steps::default(), true).into_iter().flatten());
+                all.iter()
+                    .flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+                    .map(f32::to_bits)
+                    .collect::<Vec<_>>()
+            })
+        };
+        let one = run(1);
+        assert_eq!(one, run(1), "{kind:?}: repeated");
+        assert_eq!(one, run(2), "{kind:?}: two threads");
+        assert_eq!(one, run(4), "{kind:?}: four threads");
+    }
+}
+
+#[test]
+fn long_sequences_need_no_deep_stack() {
+    // candle's own LSTM overflows a test thread's stack after some 1,400 steps.
+    let ops = Kind::Lstm.operands(1, 10_000, 2, 3, DType::F32);
+    let grads = gradients(Kind::Lstm, &ops, Steps::default(), true);
+    assert!(grads[0].as_ref().unwrap().dims() == [1, 10_000, 2]);
+}
+
+#[test]
+fn empty_batches_and_sequences() {
+    for (b, t) in [(0, 3), (2, 0)] {
+        let ops = Kind::Gru.operands(b, t, 4, 5, DType::F32);
+        let (output, state) = Kind::Gru.run(&ops, Steps::default(), true).unwrap();
+        assert_eq!((output.dims(), state.dims()), ([b, t, 5].as_slice(), [b, 5].as_slice()));
+    }
+}
+
+#[test]
+fn wrong_shapes_are_named() {
+    let mut ops = Kind::Gru.operands(2, 3, 4, 5, DType::F32);
+    let error = |ops: &[Tensor], lengths: &[usize]| {
+        let steps = Steps { lengths: Some(lengths), reverse: false };
+        Kind::Gru.run(ops, steps, true).unwrap_err().to_string()
+    };
+    assert!(error(&ops, &[3]).contains("1 lengths for a batch of 2"));
+    assert!(error(&ops, &[3, 4]).contains("length 4 exceeds the 3 steps"));
+    ops[1] = waves(&[2, 6], 0., 1., DType::F32);
+    assert!(error(&ops, &[3, 3]).contains("expected a (2, 5) initial state, got [2, 6]"));
+    ops[4] = waves(&[15, 3], 0., 1., DType::F32);
+    assert!(error(&ops, &[3, 3]).contains("expected w_ih (15, 4), got [15, 3]"));
+}
+
+#[test]
+fn reset_before_differs_from_after() {
+    // papers' worked numbers (D = H = 2): weights w_k = ((7k + s) mod 11 - 5) / 10, s = 1, 4, 7, 10.
+    let fill = |n: usize, s: usize, shape: &[usize]| {
+        let v: Vec<f64> = (0..n).map(|k| (((7 * k + s) % 11) as f64 - 5.) / 10.).collect();
+        Tensor::from_vec(v, shape, &Device::Cpu).unwrap()
+    };
+    let weights = Weights {
+        w_ih: fill(12, 1, &[6, 2]),
+        w_hh: fill(12, 4, &[6, 2]),
+        b_ih: Some(fill(6, 7, &[6])),
+        b_hh: Some(fill(6, 10, &[6])),
+    };
+    let xs = Tensor::new(&[[[1f64, -1.], [0.5, 0.], [0., 2.]]], &Device::Cpu).unwrap();
+    for (reset, expected) in [
+        (Reset::After, [[-0.269866, 0.149012], [-0.352478, 0.157730], [0.104179, -0.030158]]),
+        (Reset::Before, [[-0.269866, 0.109824], [-0.346457, 0.061421], [0.128525, -0.172457]]),
+    ] {
+        let output = gru(&xs, None, &weights, reset, Steps::default()).unwrap().output;
+        let expected = Tensor::new(&[expected], &Device::Cpu).unwrap();
+        assert_close(&format!("{reset:?}"), &output, &expected, 0., 1e-6);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn fused_equals_plain(
+        b in 1usize..5, t in 1usize..7, d in 1usize..9, h in 1usize..20,
+        kind in 0usize..6, reverse: bool, seed in 0usize..1000,
+    ) {
+        let lengths: Vec<usize> = (0..b).map(|i| (seed / (i + 1)) % (t + 1)).collect();
+        let steps = Steps { lengths: Some(&lengths), reverse };
+        compare(KINDS[kind], &KINDS[kind].operands(b, t, d, h, DType::F64), steps, 1e-11);
+    }
+}
