@@ -80,6 +80,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     };
     let bench = find(name)?;
     let root = process::root()?;
+    let label = args.value("--save");
+    let kept = label.map(|label| record_path(&root, bench.name, label)).transpose()?;
     let mut commands = vec![program(&root, bench, rest)];
     if args.has("--peers") {
         commands.push(peer(&root, bench, rest)?);
@@ -98,8 +100,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             bail!("`{}` failed ({status})", process::shown(command));
         }
     }
-    if let Some(label) = args.value("--save") {
-        let path = save(&root, bench.name, label, &record)?;
+    if let Some(path) = kept {
+        save(&path, &record)?;
         println!("kept in {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -167,7 +169,8 @@ fn virtual_environment(root: &Path) -> Result<PathBuf> {
 fn machine(root: &Path) -> String {
     let git = |args: &[&str]| process::first_line(Command::new("git").current_dir(root).args(args));
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "none".into());
-    let changed = if git(&["status", "--porcelain"]).is_some() { " with local changes" } else { "" };
+    let changed =
+        if git(&["status", "--porcelain"]).is_some() { " with local changes" } else { "" };
     let rustc = process::first_line(Command::new("rustc").arg("--version"));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!(
@@ -182,27 +185,38 @@ fn machine(root: &Path) -> String {
 
 fn processor() -> Option<String> {
     if cfg!(target_os = "macos") {
-        return process::first_line(Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"]));
+        return process::first_line(
+            Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"]),
+        );
     }
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn save(root: &Path, bench: &str, label: &str, record: &str) -> Result<PathBuf> {
+/// Where the record of today's run goes. Known before the run, which may take long: a bad label or an earlier record,
+/// which is never overwritten, stops it at once.
+fn record_path(root: &Path, bench: &str, label: &str) -> Result<PathBuf> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if label.is_empty() || !label.chars().all(good) {
         bail!("--save takes letters, digits, `-` and `_`, not `{label}`");
     }
     let folder = root.join("benches/results");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(format!("{}-{bench}-{label}.txt", date(now())));
-    // An earlier record of the same day and label is not overwritten.
-    let mut file = std::fs::File::create_new(&path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    std::io::Write::write_all(&mut file, record.as_bytes())?;
+    if path.exists() {
+        bail!("{} is there already; choose another label", path.display());
+    }
     Ok(path)
+}
+
+fn save(path: &Path, record: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let written = std::fs::File::create_new(path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, record.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn now() -> u64 {
@@ -211,7 +225,9 @@ fn now() -> u64 {
 
 /// The day (UTC) of a Unix time as `2026-11-21`.
 fn date(unix_seconds: u64) -> String {
-    let is_leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let is_leap = |year: u64| {
+        year.is_multiple_of(400) || (year.is_multiple_of(4) && !year.is_multiple_of(100))
+    };
     let mut days = unix_seconds / 86_400;
     let mut year = 1970;
     while days >= 365 + u64::from(is_leap(year)) {
@@ -271,7 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn labels_cannot_leave_the_folder() {
-        assert!(save(Path::new("."), "x", "../y", "").unwrap_err().to_string().contains("../y"));
+    fn records_stay_in_their_folder_and_are_never_overwritten() {
+        let root = std::env::temp_dir().join(format!("mnemic-xtask-{}", std::process::id()));
+        assert!(record_path(&root, "x", "../y").unwrap_err().to_string().contains("../y"));
+        let path = record_path(&root, "x", "y").unwrap();
+        save(&path, "first").unwrap();
+        assert!(record_path(&root, "x", "y").is_err() && save(&path, "second").is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
+        std::fs::remove_dir_all(&root).unwrap();
     }
 }

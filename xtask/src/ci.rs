@@ -141,7 +141,10 @@ mod tests {
     fn the_summary_names_the_failure_and_how_to_repeat_it() {
         let second = Duration::from_secs(1);
         let text = summary(&[("fmt", true, second), ("tidy", false, second)], 5);
-        assert!(text.starts_with("ci: fmt ok (1.0 s); tidy FAILED (1.0 s); together 2.0 s\n"), "{text}");
+        assert!(
+            text.starts_with("ci: fmt ok (1.0 s); tidy FAILED (1.0 s); together 2.0 s\n"),
+            "{text}"
+        );
         assert!(text.contains("3 further steps did not run"));
         assert!(text.contains("cargo xtask ci tidy\n"));
         assert!(!summary(&[("fmt", true, second)], 1).contains("repeat"));

@@ -252,7 +252,8 @@ fn unknown_argument(verb: &Verb, arg: &str) -> String {
 }
 
 fn overview() -> String {
-    let mut text = String::from("The build runner of mnemic.\n\nUsage: cargo xtask VERB [ARGS]\n\nVerbs:\n");
+    let mut text =
+        String::from("The build runner of mnemic.\n\nUsage: cargo xtask VERB [ARGS]\n\nVerbs:\n");
     for verb in VERBS {
         text.push_str(&format!("  {:<10}{}\n", verb.name, verb.about));
     }

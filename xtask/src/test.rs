@@ -66,6 +66,9 @@ fn run_tests(command: &mut Command) -> Result<bool> {
     if status.success() && report.passed + report.failed == 0 {
         bail!("no test matches");
     }
+    if !status.success() && report.failed == 0 {
+        bail!("cargo stopped before all tests had run ({status}); see above");
+    }
     Ok(status.success())
 }
 

@@ -131,7 +131,8 @@ pub(crate) fn level(fraction: f64) -> usize {
 fn oklch(lightness: f64, chroma: f64, hue: f64) -> Rgb {
     let mut chroma = chroma;
     loop {
-        let linear = oklab(lightness, chroma * hue.to_radians().cos(), chroma * hue.to_radians().sin());
+        let linear =
+            oklab(lightness, chroma * hue.to_radians().cos(), chroma * hue.to_radians().sin());
         let inside = linear.iter().all(|c| (-1e-4..=1.0 + 1e-4).contains(c));
         if inside || chroma < 1e-3 {
             let [r, g, b] = linear.map(encode);

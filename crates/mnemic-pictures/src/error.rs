@@ -48,8 +48,11 @@ pub enum Error {
         values: usize,
     },
     /// A JSON document is not a file of traces.
-    #[error("expected the JSON of a {} file: {0}", crate::FORMAT)]
-    Json(#[from] serde_json::Error),
+    #[error("expected the JSON of a {} file: {message}", crate::FORMAT)]
+    Json {
+        /// What is wrong, with line and column.
+        message: String,
+    },
     /// A JSON document says that it is something else.
     #[error("expected a document with format {:?}, got {found:?}", crate::FORMAT)]
     Format {
@@ -57,11 +60,22 @@ pub enum Error {
         found: String,
     },
     /// A JSON document was written by a later version of this crate.
-    #[error("expected a {} file of version 1 to {}, got version {found}", crate::FORMAT, crate::VERSION)]
+    #[error(
+        "expected a {} file of version 1 to {}, got version {found}",
+        crate::FORMAT,
+        crate::VERSION
+    )]
     Version {
         /// What the field `version` of the document says.
         found: u32,
     },
+}
+
+// By hand, so that the JSON library is no part of this crate's API.
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json { message: error.to_string() }
+    }
 }
 
 /// Result with this crate's [`Error`].

@@ -8,6 +8,8 @@ use crate::{QaTrace, Result};
 
 /// Narrower terminals are drawn as this wide.
 const MIN_WIDTH: usize = 24;
+/// Weights that print as `.00` are faint.
+const FAINT: f64 = 0.005;
 
 /// How a picture is drawn in a terminal.
 ///
@@ -138,9 +140,14 @@ impl Pen {
         self.style("33", text)
     }
 
-    /// A bar and its value.
-    fn weight(&self, text: &str, top: bool) -> String {
-        self.style(if top { "1;36" } else { "36" }, text)
+    /// A bar and its value: strong for the highest, faint for next to nothing.
+    fn weight(&self, text: &str, top: bool, faint: bool) -> String {
+        let code = match (top, faint) {
+            (true, _) => "1;36",
+            (false, true) => "2",
+            (false, false) => "36",
+        };
+        self.style(code, text)
     }
 
     fn verdict(&self, right: bool, text: &str) -> String {
@@ -204,11 +211,11 @@ impl Layout {
             let text = room.saturating_sub(panel * (2 + Self::cell(bar, value))).min(natural);
             Self { digits, text, bar, value, panel }
         };
-        if let Some(bar) = (4..=10).rev().find(|&bar| natural + bars(bar) <= room) {
+        if let Some(bar) = (6..=10).rev().find(|&bar| natural + bars(bar) <= room) {
             return build(bar, passes);
         }
-        let least = natural.min(if total >= 60 { 28 } else { 12 });
-        if let Some(bar) = [6, 5, 4, 3].into_iter().find(|&bar| least + bars(bar) <= room) {
+        let least = natural.min(if total >= 60 { 32 } else { 12 });
+        if let Some(bar) = (3..=8).rev().find(|&bar| least + bars(bar) <= room) {
             return build(bar, passes);
         }
         let bar = if room >= least + 2 + Self::cell(4, value) { 4 } else { 0 };
@@ -230,7 +237,8 @@ fn story(
         context: options.context,
     };
     let rows = fold::rows(trace, passes, &fold);
-    let shown = || rows.iter().filter_map(|r| if let Row::Sentence(i) = r { Some(*i) } else { None });
+    let shown =
+        || rows.iter().filter_map(|r| if let Row::Sentence(i) = r { Some(*i) } else { None });
     let natural = shown().map(|i| width(&pen.text(&trace.sentences[i]))).max().unwrap_or(0);
     let value = passes.iter().flat_map(|p| shown().map(|i| p.label(i).len())).max().unwrap_or(3);
     let digits = trace.sentences.len().to_string().len();
@@ -288,7 +296,7 @@ fn sentence(
         }
         cell.push_str(&pad_left(&pass.label(i), layout.value));
         line.push_str("  ");
-        line.push_str(&pen.weight(&cell, pass.top == Some(i)));
+        line.push_str(&pen.weight(&cell, pass.top == Some(i), pass.fraction(i) < Some(FAINT)));
     }
     pen.line(out, &line);
 }
@@ -314,6 +322,7 @@ fn hidden(
 }
 
 fn question(trace: &QaTrace, options: &TerminalOptions, pen: &Pen, out: &mut String) {
+    out.push('\n');
     for (n, line) in wrap(&pen.text(&trace.question), pen.width - 3).iter().enumerate() {
         let label = if n == 0 { "Q: " } else { "   " };
         pen.line(out, &format!("{}{line}", pen.bold(label)));
@@ -330,16 +339,17 @@ fn question(trace: &QaTrace, options: &TerminalOptions, pen: &Pen, out: &mut Str
         .filter(|(n, (word, _))| shown(*n, word))
         .map(|(n, (word, p))| (n, word.as_str(), *p))
         .collect();
-    // "A: ", two spaces, a bar of 10 (4 where it is narrow), a space, a value of up to 5.
+    // "A: ", the answer, two spaces, a bar (shorter where it is narrow), a space, the value.
     let bar = if pen.width >= 40 { 10 } else { 4 };
     let natural = answers.iter().map(|(_, word, _)| width(&pen.text(word))).max().unwrap_or(0);
-    let column = natural.min(pen.width - bar - 11);
+    let value = answers.iter().map(|(_, _, p)| number::unit(*p).len()).max().unwrap_or(0);
+    let column = natural.min(pen.width.saturating_sub(3 + 2 + bar + 1 + value));
     for (n, word, probability) in answers {
         let label = if n == 0 { pen.bold("A: ") } else { "   ".into() };
         let fraction = if probability.is_nan() { 0.0 } else { probability.clamp(0.0, 1.0) };
         let word = pad(&pen.shorten(word, column), column);
         let value = format!("{} {}", pen.bar(fraction, bar), number::unit(probability));
-        let weight = pen.weight(&value, n == 0);
+        let weight = pen.weight(&value, n == 0, false);
         pen.line(out, &format!("{label}{word}  {weight}"));
     }
     if let Some(line) = verdict(trace, pen) {

@@ -31,16 +31,17 @@ pub fn terminal_heat_map(map: &HeatMap, options: &TerminalOptions) -> Result<Str
     let natural = map.rows.iter().map(|r| width(&pen.text(r))).max().unwrap_or(0);
     let label = natural.min(pen.width / 3);
     let per_block = pen.width - label - 3;
-    let (left, right) = if pen.unicode { ('│', '│') } else { ('|', '|') };
+    let edge = if pen.unicode { '│' } else { '|' };
+    let range = map.range();
     for start in (0..map.cols.len()).step_by(per_block) {
         let end = (start + per_block).min(map.cols.len());
         let names = column_names(map, start, end, &pen);
         pen.line(&mut out, &format!("{}  {}", " ".repeat(label), pen.dim(&names)));
         for (r, name) in map.rows.iter().enumerate() {
-            let cells: String =
-                (start..end).map(|c| shade(map, map.values[r * map.cols.len() + c], &pen)).collect();
+            let values = &map.values[r * map.cols.len()..][start..end];
+            let cells: String = values.iter().map(|&v| shade(map.scale, v, range, &pen)).collect();
             let name = pad_left(&pen.shorten(name, label), label);
-            pen.line(&mut out, &format!("{} {left}{cells}{right}", pen.dim(&name)));
+            pen.line(&mut out, &format!("{} {edge}{cells}{edge}", pen.dim(&name)));
         }
     }
     pen.line(&mut out, &pen.dim(&pen.shorten(&legend(map, &pen), pen.width)));
@@ -58,14 +59,13 @@ fn column_names(map: &HeatMap, start: usize, end: usize, pen: &Pen) -> String {
     }
 }
 
-fn shade(map: &HeatMap, value: f32, pen: &Pen) -> char {
-    let Some(fraction) = number::fraction(value, map.range()) else {
+fn shade(scale: Scale, value: f32, range: (f32, f32), pen: &Pen) -> char {
+    let Some(fraction) = number::fraction(value, range) else {
         return if pen.unicode { '╳' } else { '?' };
     };
-    let (above, below) =
-        if pen.unicode { (SHADES, BELOW) } else { (SHADES_ASCII, BELOW_ASCII) };
+    let (above, below) = if pen.unicode { (SHADES, BELOW) } else { (SHADES_ASCII, BELOW_ASCII) };
     let of = |size: f64| (size * 4.0).round().clamp(0.0, 4.0) as usize;
-    match map.scale {
+    match scale {
         Scale::Unit | Scale::Auto => above[of(fraction)],
         Scale::Diverging if fraction < 0.5 => below[of(1.0 - 2.0 * fraction)],
         Scale::Diverging => above[of(2.0 * fraction - 1.0)],
@@ -74,8 +74,7 @@ fn shade(map: &HeatMap, value: f32, pen: &Pen) -> char {
 
 fn legend(map: &HeatMap, pen: &Pen) -> String {
     let (lo, hi) = map.range();
-    let (above, below) =
-        if pen.unicode { (SHADES, BELOW) } else { (SHADES_ASCII, BELOW_ASCII) };
+    let (above, below) = if pen.unicode { (SHADES, BELOW) } else { (SHADES_ASCII, BELOW_ASCII) };
     let scale: String = match map.scale {
         Scale::Unit | Scale::Auto => above.iter().collect(),
         Scale::Diverging => below.iter().skip(1).rev().chain(above.iter()).collect(),

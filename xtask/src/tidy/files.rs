@@ -22,7 +22,8 @@ pub(super) fn check_size(path: &str, bytes: u64) -> Option<Finding> {
     let limit = if weights { LARGEST_WEIGHTS } else { LARGEST_FILE };
     (bytes > limit).then(|| {
         let megabytes = bytes as f64 / 1e6;
-        let message = format!("{megabytes:.1} MB, at most {} MB may be committed", limit / 1_000_000);
+        let message =
+            format!("{megabytes:.1} MB, at most {} MB may be committed", limit / 1_000_000);
         Finding::new(path, 0, message)
     })
 }

@@ -33,7 +33,9 @@ fn skip_end(chars: &[char], at: usize) -> usize {
         '/' if next == Some('/') => find(chars, at, |c| c == '\n'),
         '/' if next == Some('*') => block_comment_end(chars, at),
         '"' => quoted_end(chars, at, '"'),
-        '\'' if next == Some('\\') || chars.get(at + 2) == Some(&'\'') => quoted_end(chars, at, '\''),
+        '\'' if next == Some('\\') || chars.get(at + 2) == Some(&'\'') => {
+            quoted_end(chars, at, '\'')
+        }
         'r' | 'b' | 'c' if !in_word(chars, at) => raw_string_end(chars, at).unwrap_or(at),
         _ => at,
     }

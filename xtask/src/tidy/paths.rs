@@ -129,7 +129,9 @@ impl Imports<'_, '_> {
                 ";" => break,
                 "," => self.at += 1,
                 // Nothing that begins a tree: step over it rather than stand still.
-                text if text != "*" && text != "::" && text != "{" && !is_word(text) => self.at += 1,
+                text if text != "*" && text != "::" && text != "{" && !is_word(text) => {
+                    self.at += 1
+                }
                 _ => self.tree(path),
             }
         }
@@ -171,7 +173,8 @@ mod tests {
 
     #[test]
     fn code_is_read_through_the_imports() {
-        let text = "use a::ops; use a as nn; use b::T as U;\nfn f() { ops::g(nn::h, U::new, x.ops) }";
+        let text =
+            "use a::ops; use a as nn; use b::T as U;\nfn f() { ops::g(nn::h, U::new, x.ops) }";
         let code = found(text, Kind::Code);
         for path in ["a::ops::g", "a::h", "b::T::new"] {
             assert!(code.contains(&path.to_owned()), "{path} in {code:?}");

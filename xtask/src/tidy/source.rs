@@ -37,7 +37,8 @@ const UNSEEDED: &str = "cannot be seeded; draw from a generator that is passed i
 const VAR_MAP: &str = "draws unseeded weights and iterates in random order; use mnemic's own store";
 
 /// Constructors of unseeded random tensors.
-const RANDOM_TENSORS: &[&str] = &["rand", "randn", "rand_f64", "randn_f64", "rand_like", "randn_like"];
+const RANDOM_TENSORS: &[&str] =
+    &["rand", "randn", "rand_f64", "randn_f64", "rand_like", "randn_like"];
 
 /// The crate that alone may hold `unsafe`, and the one whose helpers may draw unseeded tensors.
 const UNSAFE_HOME: &str = "crates/mnemic-kernels/";
@@ -81,29 +82,23 @@ fn empty_excuses(path: &str, lines: &[&str]) -> Vec<Finding> {
 }
 
 fn banned(path: &str, named: &[Named]) -> Vec<Finding> {
+    let ban_on = |full: &str| BANNED.iter().find(|(ban, _)| covers(ban, full));
+    let imports = named.iter().filter(|name| name.kind == Kind::Import);
+    let imports: Vec<String> = imports.map(|name| name.segments.join("::")).collect();
+    // Where an import is found, the uses of what it brings are not named once more.
+    let found_at_import =
+        |full: &str| imports.iter().any(|import| covers(import, full) && ban_on(import).is_some());
     let mut found = Vec::new();
     for name in named {
         let full = name.segments.join("::");
-        if let Some((_, why)) = BANNED.iter().find(|(ban, _)| name.kind != Kind::Method && covers(ban, &full)) {
-            // Where the import was found, its uses are not named once more.
-            let imported = named.iter().any(|other| {
-                other.kind == Kind::Import && covers(&other.segments.join("::"), &full)
-            });
-            let import_is_banned = named.iter().any(|other| {
-                let import = other.segments.join("::");
-                other.kind == Kind::Import
-                    && covers(&import, &full)
-                    && BANNED.iter().any(|(ban, _)| covers(ban, &import))
-            });
-            if name.kind == Kind::Import || !(imported && import_is_banned) {
-                found.push(Finding::new(path, name.line, format!("`{full}` {why}")));
-            }
-        } else if name.kind == Kind::Import && hides_banned(&full) {
-            let message = format!("`{full}` hides what it brings; name the items");
-            found.push(Finding::new(path, name.line, message));
-        } else if !path.starts_with(TEST_HELPERS) && draws_unseeded(name) {
-            found.push(Finding::new(path, name.line, format!("`{full}` {UNSEEDED}")));
-        }
+        let why = match (name.kind, ban_on(&full)) {
+            (Kind::Code, Some(_)) if found_at_import(&full) => continue,
+            (Kind::Import | Kind::Code, Some((_, why))) => why,
+            (Kind::Import, None) if hides_banned(&full) => "hides what it brings; name the items",
+            _ if draws_unseeded(name) && !path.starts_with(TEST_HELPERS) => UNSEEDED,
+            _ => continue,
+        };
+        found.push(Finding::new(path, name.line, format!("`{full}` {why}")));
     }
     found
 }
@@ -243,7 +238,10 @@ mod tests {
         let text = "use candle_core::Tensor;\nfn f() { Tensor::randn(0f32, 1., 3, &d) }\nfn g() { x.rand_like(0., 1.) }";
         assert_eq!(lines(LAYER, text), [2, 3]);
         assert!(check("crates/mnemic-testing/src/lib.rs", text).is_empty());
-        assert_eq!(lines(LAYER, "fn f() { rand::rng() }\nfn g() { ChaCha8Rng::from_os_rng() }"), [1, 2]);
+        assert_eq!(
+            lines(LAYER, "fn f() { rand::rng() }\nfn g() { ChaCha8Rng::from_os_rng() }"),
+            [1, 2]
+        );
         assert!(check(LAYER, "fn f() { Tensor::zeros(3) }\nfn g() { rand(3) }").is_empty());
     }
 
@@ -273,7 +271,10 @@ mod tests {
         assert_eq!(lines("xtask/src/main.rs", "unsafe fn f() {}"), [1]);
         assert!(check(LAYER, "#![deny(unsafe_code)] // unsafe").is_empty());
         assert_eq!(lines(KERNEL, "fn f() {\n    unsafe { g() }\n}"), [2]);
-        assert!(check(KERNEL, "fn f() {\n    // SAFETY: g needs nothing.\n    unsafe { g() }\n}").is_empty());
+        assert!(
+            check(KERNEL, "fn f() {\n    // SAFETY: g needs nothing.\n    unsafe { g() }\n}")
+                .is_empty()
+        );
         assert!(check(KERNEL, "/// # Safety\n/// AVX2.\nunsafe fn f() {}").is_empty());
         assert_eq!(lines(KERNEL, "unsafe impl Send for A {}"), [1]);
     }

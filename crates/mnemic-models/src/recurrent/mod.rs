@@ -1,0 +1,3 @@
+//! Recurrent baselines.
+
+pub mod lstm_reader;
