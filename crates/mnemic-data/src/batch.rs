@@ -1,6 +1,7 @@
 //! Examples as numbers, and padded batches of them.
 //!
-//! Letters in shapes: b examples, n sentences per story, j words per sentence, q words per question.
+//! Letters in shapes: b examples, n sentences per story, j words per sentence, q words per
+//! question.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -43,9 +44,9 @@ struct Item {
 /// Widths to which sentences and questions are padded. The default, 0, means as wide as a batch
 /// needs.
 ///
-/// A model whose encoding of a sentence depends on its padded length (the position encoding of
-/// MemN2N is computed over the length J of the padded sentence in the reference code) needs the same
-/// widths in each batch: those of the whole data set, [`Encoded::pad_to`], kept with the model.
+/// A model whose encoding of a sentence depends on its padded length (a position encoding over the
+/// longest sentence J of the data set, as in common MemN2N code) needs the same widths in each
+/// batch: those of the whole data set, [`Encoded::pad_to`], kept with the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PadTo {

@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
         /// The file or folder; for a file inside an archive the archive.
         path: PathBuf,
@@ -47,9 +47,9 @@ pub enum Error {
     },
     /// A place holds no bAbI file at all.
     #[error(
-        "no bAbI files in {}: expected the folder `tasks_1-20_v1-2`, a folder that holds it, one of \
-         its edition folders (`en`, `en-10k`, `en-valid`, `en-valid-10k`), or `.tar.gz` archives of \
-         them",
+        "no bAbI files in {}: expected the folder `tasks_1-20_v1-2`, a folder that holds it, one \
+         of its edition folders (`en`, `en-10k`, `en-valid`, `en-valid-10k`), or `.tar.gz` \
+         archives of them",
         path.display()
     )]
     NoData {

@@ -1,6 +1,8 @@
 //! The official release against what is known of it. Needs the archives of the release in the
 //! folder `data/babi` of the directory that the environment variable `MNEMIC_DATA` names.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail them")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
@@ -194,8 +196,8 @@ fn distinct_answers_of_the_training_files() {
     assert_eq!(counts, [6, 6, 6, 6, 7, 2, 4, 13, 2, 3, 6, 6, 6, 6, 4, 4, 2, 2, 12, 7]);
 }
 
-/// Task; stories of both splits; questions per story; context mean, 95 %, max; S; Q; V; answers that
-/// are no words; A; supports. English 1k release, training and test pooled.
+/// Task; stories of both splits; questions per story; context mean, 95 %, max; S; Q; V; answers
+/// that are no words; A; supports. English 1k release, training and test pooled.
 type Row = (u8, usize, (usize, usize), (f64, usize, usize), [usize; 5], (usize, usize));
 
 #[rustfmt::skip]

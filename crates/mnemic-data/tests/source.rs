@@ -1,5 +1,7 @@
 //! Where a release may lie, and what is said when it is not right.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail them")]
+
 use std::fs;
 use std::path::Path;
 

@@ -18,8 +18,8 @@ pub use context::{Context, Trace, Watched};
 pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
 pub use linear::linear;
-pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};
 pub use masks::{gather_steps, last_states, length_mask};
+pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};
 pub use position::{PositionEncoding, position_encoding};
 pub use recurrent::{
     AttentionGru, GateInit, GatedGru, Gru, Lstm, Nonlinearity, Recurrent, RecurrentConfig,

@@ -1,6 +1,6 @@
 //! models
 mod config;
-pub mod memory { pub mod memn2n; pub mod dmn_plus; }
+pub mod memory;
 pub mod recurrent;
 mod story;
 #[cfg(test)]

@@ -391,8 +391,11 @@ pub trait StoryModel: Debug {
     }
 }
 
-/// The summed cross-entropy of answers given as word ids.
-pub(crate) fn answer_loss(logits: &Tensor, answers: &[u32]) -> Result<Tensor> {
+/// The cross-entropy of answers given as word ids, summed over the rows.
+///
+/// # Errors
+/// When there is not one id of the vocabulary a row.
+pub fn answer_loss(logits: &Tensor, answers: &[u32]) -> Result<Tensor> {
     let targets: Vec<i64> = answers.iter().map(|&a| i64::from(a)).collect();
     let options = CrossEntropy { reduction: Reduction::Sum, ..Default::default() };
     cross_entropy(logits, &targets, &options)

@@ -1,6 +1,5 @@
+#![doc = include_str!("../README.md")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test helper fails by panicking")]
-
-//! Test helpers of the mnemic workspace; not published.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

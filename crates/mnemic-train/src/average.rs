@@ -62,7 +62,8 @@ impl Ema {
     /// A bad decay; a parameter that is neither f32 nor f64.
     pub fn new(config: EmaConfig, vars: Vec<(String, Var)>) -> Result<Self> {
         config.validate()?;
-        let averages = vars.iter().map(|(_, v)| Values::read(v)).collect::<candle_core::Result<_>>()?;
+        let averages =
+            vars.iter().map(|(_, v)| Values::read(v)).collect::<candle_core::Result<_>>()?;
         Ok(Self { config, vars, averages, updates: 0 })
     }
 

@@ -154,7 +154,6 @@ impl TrainConfig {
         let ours = serde_json::to_value(self).unwrap_or_default();
         let mut found = vec![];
         differences("", &ours, other, &mut found);
-        found.retain(|name| !FREE.contains(&name.split('.').next().unwrap_or_default()));
         found
     }
 }
@@ -171,6 +170,9 @@ fn differences(at: &str, a: &serde_json::Value, b: &serde_json::Value, found: &m
     keys.sort();
     keys.dedup();
     for key in keys {
+        if at.is_empty() && FREE.contains(&key.as_str()) {
+            continue;
+        }
         let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
         let (a, b) = (x.get(key).unwrap_or(&Null), y.get(key).unwrap_or(&Null));
         differences(&path, a, b, found);
@@ -188,13 +190,37 @@ mod tests {
         let parse = |more: &str| serde_json::from_str::<TrainConfig>(&format!("{{{base}{more}}}"));
         let config = parse("").unwrap();
         assert_eq!(config, TrainConfig::new(1, OptimizerConfig::Sgd(Sgd::new(1.))));
-        assert!(parse(r#", "epoch": 2"#).unwrap_err().to_string().contains("unknown field `epoch`"));
+        assert!(
+            parse(r#", "epoch": 2"#).unwrap_err().to_string().contains("unknown field `epoch`")
+        );
         let nested = parse(r#", "clip": {"norm": 2}"#).unwrap_err().to_string();
         assert!(nested.contains("unknown field `norm`"), "{nested}");
         let error = |more: &str| parse(more).unwrap().validate().unwrap_err().to_string();
         assert_eq!(error(r#", "accumulate": 0"#), "accumulate: expected at least 1, got 0");
         assert!(error(r#", "ema": {"decay": 1.0}"#).starts_with("ema.decay: expected"));
         assert!(error(r#", "max_seconds": 0"#).contains("above 0"));
+    }
+
+    #[test]
+    fn recipes_are_toml() {
+        let text = r#"
+            seed = 7
+            epochs = 100
+            accumulate = 2
+            patience = 20
+            optimizer = { name = "adamw", lr = 1, betas = [0.5, 0.9], decay = "all" }
+            schedule = { name = "step", every = 25, factor = 0.5, unit = "steps" }
+            clip = { tensor_norm = 40 }
+            ema = { decay = 0.999, warmup = true }
+            stop_when = { metric = "error", below = 0 }
+        "#;
+        let config: TrainConfig = toml::from_str(text).unwrap();
+        config.validate().unwrap();
+        assert_eq!((config.optimizer.lr(), config.clip.tensor_norm), (1., Some(40.)));
+        let again: TrainConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+        let typo = toml::from_str::<TrainConfig>(&text.replace("every", "evry")).unwrap_err();
+        assert!(typo.to_string().contains("unknown field `evry`"), "{typo}");
     }
 
     #[test]

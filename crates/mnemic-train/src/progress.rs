@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressStyle};
+use indicatif::ProgressStyle;
 
 use crate::{EpochRecord, Observer, Report, StartInfo, StepInfo};
 
@@ -102,12 +102,13 @@ impl Observer for ProgressBar {
 
 fn step_text(info: &StepInfo<'_>) -> String {
     let error = info.error.map(|e| format!("  error {}", percent(e))).unwrap_or_default();
-    let (loss, speed, left) = (info.loss, info.examples_per_second, HumanDuration(info.eta));
+    let (loss, speed, left) = (info.loss, info.examples_per_second, time(info.eta));
     format!("loss {loss:.4}{error}  {speed:.0} examples/s  {left} left")
 }
 
 fn epoch_text(record: &EpochRecord, epochs: usize) -> String {
-    let error = |value: Option<f64>| value.map(|e| format!(", error {}", percent(e))).unwrap_or_default();
+    let error =
+        |value: Option<f64>| value.map(|e| format!(", error {}", percent(e))).unwrap_or_default();
     format!(
         "epoch {}/{epochs}  train: loss {:.4}{}  validation: loss {:.4}{}{}",
         record.epoch + 1,
@@ -127,8 +128,18 @@ fn end_text(report: &Report) -> String {
         crate::Reason::Time => "time is over",
         crate::Reason::Interrupted => "interrupted; run again to go on",
     };
-    let time = HumanDuration(Duration::try_from_secs_f64(report.seconds).unwrap_or_default());
+    let time = time(Duration::try_from_secs_f64(report.seconds).unwrap_or_default());
     format!("{why}: {} steps, {time}, {:.0} examples/s", report.steps, report.examples_per_second)
+}
+
+/// `45s`, `1m 35s`, `2h 05m`.
+fn time(duration: Duration) -> String {
+    let seconds = (duration.as_secs_f64().round()) as u64;
+    match (seconds / 3600, seconds / 60 % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m {:02}s", seconds % 60),
+        (hours, minutes) => format!("{hours}h {minutes:02}m"),
+    }
 }
 
 fn percent(x: f64) -> String {
@@ -172,7 +183,7 @@ mod tests {
             examples_per_second: 1234.4,
             eta: Duration::from_secs(95),
         };
-        assert_eq!(step_text(&info), "loss 0.5000  error 12.50 %  1234 examples/s  2 minutes left");
+        assert_eq!(step_text(&info), "loss 0.5000  error 12.50 %  1234 examples/s  1m 35s left");
         bar.on_step(&info);
         let record = EpochRecord {
             epoch: 0,
@@ -210,7 +221,7 @@ mod tests {
             "training 42 parameters, resumed at step 7",
             "epoch 1/3  train: loss 0.5000, error 12.50 %  validation: loss 0.7500, error 50.00 %  (best)",
             "warning: look here",
-            "all epochs done: 10 steps, 1 minute, 10 examples/s",
+            "all epochs done: 10 steps, 1m 00s, 10 examples/s",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
@@ -219,8 +230,10 @@ mod tests {
     fn the_bar_follows_the_steps() {
         let bar = indicatif::ProgressBar::hidden();
         watch(&mut ProgressBar::on_bar(bar.clone()));
-        assert_eq!((bar.position(), bar.length(), bar.is_finished()), (2, Some(4), true));
+        assert_eq!((bar.position(), bar.length(), bar.is_finished()), (4, Some(4), true));
         assert_eq!(bar.prefix(), "epoch 1/3");
+        assert!(bar.message().starts_with("loss 0.5000"), "{}", bar.message());
+        assert_eq!(time(Duration::from_secs(7500)), "2h 05m");
         // A mistake in the template would leave indicatif's own style, silently.
         assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
     }

@@ -43,6 +43,29 @@ pub struct Restarts {
 /// interruption, runs that are done only give their reports, and the others go on. A run that diverges to NaN is left
 /// out.
 ///
+/// ```no_run
+/// use mnemic_train::{RestartsConfig, Trainer, best_of};
+/// # fn problem(_seed: u64) -> mnemic_train::Result<Never> { unimplemented!() }
+/// # use mnemic_train::{LossOutput, Problem, Result, Validation};
+/// # struct Never;
+/// # impl Problem for Never {
+/// #     type Batch = ();
+/// #     fn store(&self) -> &mnemic_layers::ParamStore { unimplemented!() }
+/// #     fn train_batches(&self, _: usize) -> Result<Vec<Vec<usize>>> { unimplemented!() }
+/// #     fn load_batch(&self, _: &[usize]) -> Result<()> { unimplemented!() }
+/// #     fn loss(&self, _: &(), _: &mnemic_layers::Context) -> Result<LossOutput> { unimplemented!() }
+/// #     fn validate(&self) -> Result<Validation> { unimplemented!() }
+/// # }
+/// # fn example(trainer: Trainer) -> Result<()> {
+/// let restarts = RestartsConfig { count: 10, seed: 0, stop_when: None };
+/// let all = best_of(&restarts, "runs/mine", |seed, dir| {
+///     trainer.fit(&mut problem(seed)?, dir, &mut ())
+/// })?;
+/// println!("seed {:?} is best", all.best_seed);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// Any other error of a run; all runs diverged; `count` is 0.
 pub fn best_of(

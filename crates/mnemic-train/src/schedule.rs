@@ -129,7 +129,11 @@ impl ScheduleConfig {
                 count("total", total)?;
                 positive("min", min)?;
                 let reason = || format!("expected less than total ({total}), got {warmup}");
-                if warmup < total { Ok(()) } else { Err(Error::config("schedule.warmup", reason())) }
+                if warmup < total {
+                    Ok(())
+                } else {
+                    Err(Error::config("schedule.warmup", reason()))
+                }
             }
             Self::InverseSqrt { warmup } => count("warmup", warmup),
             Self::Plateau { factor, threshold, min_lr, .. } => {
@@ -280,7 +284,8 @@ mod tests {
     /// `torch.optim.lr_scheduler.ReduceLROnPlateau(factor=0.5, patience=1, threshold=0.1, min_lr=0.2)` by hand.
     #[test]
     fn plateau() {
-        let text = r#"{"name": "plateau", "factor": 0.5, "patience": 1, "threshold": 0.1, "min_lr": 0.2}"#;
+        let text =
+            r#"{"name": "plateau", "factor": 0.5, "patience": 1, "threshold": 0.1, "min_lr": 0.2}"#;
         let mut s = schedule(text, 1.);
         let losses = [1., 0.95, 0.8, 0.79, 0.78, 0.77, 0.76, 0.75, 0.74, 0.5];
         let mut rates = vec![];

@@ -1,5 +1,7 @@
 //! Ten steps of each optimiser beside PyTorch's.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use candle_core::{DType, Tensor, Var};
 use mnemic_testing::{assert_close, torch_fixture};
 use mnemic_train::Gradients;
@@ -61,7 +63,12 @@ fn cases() -> Vec<(&'static str, Config)> {
 }
 
 /// `false` where the fixtures are not there.
-fn agrees(test: &str, name: &str, config: Config, (suffix, dtype, tolerance): (&str, DType, f64)) -> bool {
+fn agrees(
+    test: &str,
+    name: &str,
+    config: Config,
+    (suffix, dtype, tolerance): (&str, DType, f64),
+) -> bool {
     let Some(fixture) = torch_fixture(test, &format!("optim_{name}.{suffix}")) else {
         return false;
     };
@@ -74,10 +81,8 @@ fn agrees(test: &str, name: &str, config: Config, (suffix, dtype, tolerance): (&
     let lr = config.lr();
     let mut optimizer = Optimizer::new(config, vars.clone()).unwrap();
     for step in 0..10 {
-        let gradients: Vec<_> = vars
-            .iter()
-            .map(|(n, _)| (n.clone(), Some(row(&format!("grads.{n}"), step))))
-            .collect();
+        let gradients: Vec<_> =
+            vars.iter().map(|(n, _)| (n.clone(), Some(row(&format!("grads.{n}"), step)))).collect();
         optimizer.step(&Gradients::from_tensors(&gradients).unwrap(), lr).unwrap();
         for (n, var) in &vars {
             let expected = row(&format!("params.{n}"), step + 1);

@@ -74,9 +74,9 @@ impl From<Edition> for String {
 ///
 /// `en-valid` and `en-valid-10k` have a file for each split. `en` and `en-10k` have no validation
 /// file; there the convention of MemN2N (Sukhbaatar et al. 2015), EntNet and DMN+ holds: the first
-/// 90 % of the training questions in file order (rounded down) are [`Train`](Split::Train), the rest
-/// is [`Valid`](Split::Valid). A story in which the cut falls gives its statements to both sides,
-/// and each of its questions to one.
+/// 90 % of the training questions in file order (rounded down) are [`Train`](Split::Train), the
+/// rest is [`Valid`](Split::Valid). A story in which the cut falls gives its statements to both
+/// sides, and each of its questions to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Split {

@@ -80,8 +80,8 @@ fn add_examples(task: Task, index: usize, story: &Story, examples: &mut Vec<Exam
 
 impl Example {
     /// Makes an example of a story and a question that a user typed. Statements end with a full
-    /// stop or a line break; a number at the start of a line is a line id and dropped. The story may
-    /// be empty; the answer stays empty.
+    /// stop or a line break; a number at the start of a line is a line id and dropped. The story
+    /// may be empty; the answer stays empty.
     ///
     /// # Errors
     /// The question has no words, or the story holds a question.
@@ -160,7 +160,8 @@ mod tests {
     fn context_grows_and_holds_no_question() {
         let text = "1 Fred took the milk.\n2 Fred gave the milk to Jeff.\n\
                     3 Who gave the milk?\tFred\t2\n4 Jeff left.\n5 Bill left.\n\
-                    6 What did Fred give to Jeff?\tmilk\t5 2 1\n1 Bill left.\n2 Who left?\tBill\t1\n";
+                    6 What did Fred give to Jeff?\tmilk\t5 2 1\n\
+                    1 Bill left.\n2 Who left?\tBill\t1\n";
         let made = examples(task(), &parse_stories("t", text.as_bytes()).unwrap());
         assert_eq!(made.len(), 3);
         assert_eq!(made[0].statements.len(), 2);

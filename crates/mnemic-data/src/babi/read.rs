@@ -215,13 +215,13 @@ impl BabiSource {
         visit_members(archive, |member, _| {
             let name = member.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             let edition = member.parent().and_then(edition_named);
-            if let (Some(edition), Some(form)) = (edition, names.get(name)) {
-                if edition.has_valid_files() == form.has_valid_files() {
-                    self.files.entry((edition, name.into())).or_insert_with(|| Location::Member {
-                        archive: archive.into(),
-                        member: member.into(),
-                    });
-                }
+            if let (Some(edition), Some(form)) = (edition, names.get(name))
+                && edition.has_valid_files() == form.has_valid_files()
+            {
+                self.files.entry((edition, name.into())).or_insert_with(|| Location::Member {
+                    archive: archive.into(),
+                    member: member.into(),
+                });
             }
             Ok(true)
         })

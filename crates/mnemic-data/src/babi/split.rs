@@ -16,12 +16,12 @@ pub(super) fn split_by_question(mut stories: Vec<Story>) -> (Vec<Story>, Vec<Sto
         cut += 1;
     }
     let mut rest = stories.split_off(cut);
-    if keep > 0 {
-        if let Some(first) = rest.first_mut() {
-            let (head, tail) = cut_story(first, keep);
-            stories.push(head);
-            *first = tail;
-        }
+    if keep > 0
+        && let Some(first) = rest.first_mut()
+    {
+        let (head, tail) = cut_story(first, keep);
+        stories.push(head);
+        *first = tail;
     }
     (stories, rest)
 }

@@ -14,7 +14,8 @@ pub enum Line {
     Question {
         /// The text with its question mark, trimmed: `Where is Mary?`
         text: String,
-        /// The answer. Several values are joined by commas without blanks and count as one class: `apple,milk`.
+        /// The answer. Several values are joined by commas without blanks and count as one class:
+        /// `apple,milk`.
         answer: String,
         /// Line ids of the supporting statements, in reasoning order.
         supports: Vec<u32>,

@@ -2,7 +2,8 @@
 
 use candle_core::{D, Result, Tensor};
 
-pub(super) fn embedding(table: &Tensor, ids: &Tensor, padding: Option<u32>) -> Result<Tensor> {
+/// Plain twin of [`super::embedding`].
+pub fn embedding(table: &Tensor, ids: &Tensor, padding: Option<u32>) -> Result<Tensor> {
     let (_, d) = table.dims2()?;
     let rows = table.index_select(&ids.flatten_all()?, 0)?;
     let mut shape = ids.dims().to_vec();
@@ -17,7 +18,8 @@ pub(super) fn embedding(table: &Tensor, ids: &Tensor, padding: Option<u32>) -> R
     }
 }
 
-pub(super) fn pooled_embedding(
+/// Plain twin of [`super::pooled_embedding`].
+pub fn pooled_embedding(
     table: &Tensor,
     ids: &Tensor,
     weights: Option<&Tensor>,

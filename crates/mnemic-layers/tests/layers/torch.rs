@@ -19,12 +19,19 @@ fn variables(fixture: &Tensors) -> HashMap<String, Var> {
     chosen.map(|(k, v)| (k.clone(), Var::from_tensor(v).unwrap())).collect()
 }
 
-fn run(cell: &str, cfg: RecurrentConfig, lengths: Option<&[usize]>, vars: &Tensors) -> Result<Tensors> {
-    let parameters = vars.iter().filter_map(|(k, v)| Some((k.strip_prefix("param.")?.to_string(), v.clone())));
+fn run(
+    cell: &str,
+    cfg: RecurrentConfig,
+    lengths: Option<&[usize]>,
+    vars: &Tensors,
+) -> Result<Tensors> {
+    let parameters =
+        vars.iter().filter_map(|(k, v)| Some((k.strip_prefix("param.")?.to_string(), v.clone())));
     let dtype = vars["input"].dtype();
     let vb = VarBuilder::from_tensors(parameters.collect(), dtype, &Device::Cpu);
     let (xs, h0, ctx) = (&vars["input"], &vars["h0"], Context::eval());
-    let named = |output, hn| HashMap::from([("output".to_string(), output), ("hn".to_string(), hn)]);
+    let named =
+        |output, hn| HashMap::from([("output".to_string(), output), ("hn".to_string(), hn)]);
     Ok(match cell {
         "lstm" => {
             let state = Some((h0, &vars["c0"]));
@@ -53,9 +60,9 @@ fn compare(cell: &str, form: &str, ty: &str, tolerance: f64) -> Option<()> {
         bidirectional: form.contains("bi"),
         ..RecurrentConfig::new(4, 6)
     };
-    let lengths: Option<Vec<usize>> = fixture.get("lengths").map(|l| {
-        l.to_vec1::<i64>().unwrap().into_iter().map(|v| v as usize).collect()
-    });
+    let lengths: Option<Vec<usize>> = fixture
+        .get("lengths")
+        .map(|l| l.to_vec1::<i64>().unwrap().into_iter().map(|v| v as usize).collect());
     assert_eq!(lengths.is_some(), form.ends_with("packed"), "{name}");
     let vars = variables(&fixture);
     let inputs = vars.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
@@ -126,11 +133,14 @@ fn embedding_agrees_with_torch() {
 #[test]
 fn cross_entropy_agrees_with_torch() {
     let forms = [("", 0.), ("_smoothed", 0.1), ("_weighted", 0.), ("_weighted_smoothed", 0.2)];
-    let reductions = [("mean", Reduction::Mean), ("sum", Reduction::Sum), ("none", Reduction::None)];
+    let reductions =
+        [("mean", Reduction::Mean), ("sum", Reduction::Sum), ("none", Reduction::None)];
     for (form, label_smoothing) in forms {
         for (ty, _, tolerance) in TYPES {
             let name = format!("cross_entropy{form}.{ty}");
-            let Some(fixture) = torch_fixture("cross_entropy_agrees_with_torch", &name) else { return };
+            let Some(fixture) = torch_fixture("cross_entropy_agrees_with_torch", &name) else {
+                return;
+            };
             assert_eq!(fixture.contains_key("weight"), form.starts_with("_weighted"));
             let input = Var::from_tensor(&fixture["input"]).unwrap();
             let targets = fixture["target"].to_vec1::<i64>().unwrap();
@@ -156,7 +166,8 @@ fn softmax_agrees_with_torch() {
         ("log_softmax", mnemic_kernels::softmax::log_softmax),
     ];
     for (ty, _, tolerance) in TYPES {
-        let Some(fixture) = torch_fixture("softmax_agrees_with_torch", &format!("activations.{ty}"))
+        let Some(fixture) =
+            torch_fixture("softmax_agrees_with_torch", &format!("activations.{ty}"))
         else {
             return;
         };

@@ -38,6 +38,18 @@ impl BabiData {
     /// # Errors
     /// When files are missing or malformed, naming them.
     pub fn load(config: &DataConfig, path: Option<&Path>) -> Result<Self> {
+        Self::load_with(config, path, None)
+    }
+
+    /// [`BabiData::load`] in the ids of a vocabulary, that of a trained model.
+    ///
+    /// # Errors
+    /// Also when a word is not in the vocabulary, naming it.
+    pub fn load_with(
+        config: &DataConfig,
+        path: Option<&Path>,
+        vocabulary: Option<&Vocabulary>,
+    ) -> Result<Self> {
         let tasks: Vec<Task> =
             config.tasks.iter().map(|&n| Task::new(n)).collect::<std::result::Result<_, _>>()?;
         let mut splits = match config.source {
@@ -48,13 +60,19 @@ impl BabiData {
             let source = BabiSource::open(data_path(path, "babi")?)?;
             splits.test = babi::load_examples(&source, edition(config)?, &tasks, Split::Test)?;
         }
-        Self::encode(splits, config.max_sentences)
+        Self::encode(splits, config.max_sentences, vocabulary)
     }
 
-    fn encode(splits: Splits, max_sentences: Option<usize>) -> Result<Self> {
+    fn encode(
+        splits: Splits,
+        max_sentences: Option<usize>,
+        vocabulary: Option<&Vocabulary>,
+    ) -> Result<Self> {
         let Splits { train, valid, test } = splits;
-        let all = train.iter().chain(&valid).chain(&test);
-        let vocabulary = Vocabulary::from_examples(all)?;
+        let vocabulary = match vocabulary {
+            Some(vocabulary) => vocabulary.clone(),
+            None => Vocabulary::from_examples(train.iter().chain(&valid).chain(&test))?,
+        };
         let encode = |examples: &[Example]| Encoded::new(examples, &vocabulary, max_sentences);
         let (train, valid) = (encode(&train)?, encode(&valid)?);
         let encoded_test = encode(&test)?;
@@ -78,7 +96,7 @@ fn generated(config: &DataConfig, tasks: &[Task]) -> Result<Splits> {
     let mut splits = Splits { train: Vec::new(), valid: Vec::new(), test: Vec::new() };
     for &task in tasks {
         let (train, test) = generate::generate_split(
-            task.number(),
+            task,
             config.train_questions,
             config.test_questions,
             config.seed,

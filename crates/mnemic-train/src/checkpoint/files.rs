@@ -6,26 +6,25 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The list of a checkpoint's files with their sizes and checksums. It is written last.
+/// The list of a checkpoint's files with their sizes and checksums.
 pub(super) const LIST: &str = "crc32c.txt";
 const HEADING: &str = "mnemic checkpoint 1";
 
-/// Writes a new file down to the disk.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let save = || {
+/// Writes a new file. It is on the disk once [`File::sync_all`] has been called.
+fn write(path: &Path, bytes: &[u8]) -> Result<File> {
+    let write = || {
         let mut file = File::create(path)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        Ok(file)
     };
-    save().map_err(Error::io(path))
+    write().map_err(Error::io(path))
 }
 
-/// Replaces a small file such that it holds either the old or the new text at any moment.
+/// Replaces a small file such that it holds either the old or the new text at any moment; its folder is not synced.
 pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
     let temporary = path.with_extension("tmp");
-    write(&temporary, text.as_bytes())?;
-    fs::rename(&temporary, path).map_err(Error::io(path))?;
-    path.parent().map_or(Ok(()), sync_dir)
+    write(&temporary, text.as_bytes())?.sync_all().map_err(Error::io(&temporary))?;
+    fs::rename(&temporary, path).map_err(Error::io(path))
 }
 
 /// Makes the entries of a folder durable. Only Unix can and needs to do so.
@@ -48,11 +47,16 @@ pub(super) fn remove_dir(dir: &Path) -> Result<()> {
 pub(super) fn write_dir(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let mut list = format!("{HEADING}, {} files\n", files.len());
+    // Syncing after everything is written costs little more than syncing one file.
+    let mut written = vec![];
     for (name, bytes) in files {
-        write(&dir.join(name), bytes)?;
+        written.push(write(&dir.join(name), bytes)?);
         list += &format!("{:08x} {} {name}\n", crc32c::crc32c(bytes), bytes.len());
     }
-    write(&dir.join(LIST), list.as_bytes())?;
+    written.push(write(&dir.join(LIST), list.as_bytes())?);
+    for file in written {
+        file.sync_all().map_err(Error::io(dir))?;
+    }
     sync_dir(dir)
 }
 
@@ -101,7 +105,10 @@ fn read_list(dir: &Path) -> Result<Vec<(String, u32, u64)>> {
         Some(list) if heading == format!("{HEADING}, {} files", list.len()) => Ok(list),
         _ => {
             let expected = format!("expected `{HEADING}, N files` and N lines `CRC BYTES NAME`");
-            Err(Error::checkpoint(&path, format!("{expected}, got `{heading}`: cut off or changed")))
+            Err(Error::checkpoint(
+                &path,
+                format!("{expected}, got `{heading}`: cut off or changed"),
+            ))
         }
     }
 }

@@ -60,6 +60,12 @@ pub struct Checkpoint {
     path: PathBuf,
 }
 
+/// A checkpoint that was read.
+pub(crate) struct Found {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) contents: Contents,
+}
+
 /// What a checkpoint is made of.
 pub(crate) struct Contents {
     pub(crate) weights: BTreeMap<String, Tensor>,
@@ -117,7 +123,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// There are checkpoints, but none that can be read: all reasons.
-    pub(crate) fn newest_good(&self) -> Result<(Option<(Checkpoint, Contents)>, Vec<String>)> {
+    pub(crate) fn newest_good(&self) -> Result<(Option<Found>, Vec<String>)> {
         let mut reasons = vec![];
         let mut candidates = vec![];
         match self.last() {
@@ -134,7 +140,7 @@ impl Checkpoints {
         }
         for checkpoint in candidates {
             match checkpoint.contents() {
-                Ok(contents) => return Ok((Some((checkpoint, contents)), reasons)),
+                Ok(contents) => return Ok((Some(Found { checkpoint, contents }), reasons)),
                 Err(e) => reasons.push(e.to_string()),
             }
         }
@@ -197,7 +203,8 @@ impl Checkpoints {
         if let Some(best) = best {
             self.point_one("best", best)?;
         }
-        self.point_one("last", last)
+        self.point_one("last", last)?;
+        files::sync_dir(&self.dir)
     }
 
     fn point_one(&self, pointer: &str, name: &str) -> Result<()> {

@@ -80,10 +80,11 @@ impl Metrics {
         self.tensorboard.as_mut().map_or(Ok(()), |t| t.scalars(record.step, &values))
     }
 
-    /// Makes the files durable and says how long they are.
-    pub(crate) fn sync(&mut self) -> Result<Lengths> {
-        let tensorboard = self.tensorboard.as_mut().map_or(Ok(0), EventFile::sync)?;
-        Ok(Lengths { jsonl: self.jsonl.sync()?, tensorboard })
+    /// How long the files are. They are not synced: a power failure may cost the last lines, and a resumed run then
+    /// says so.
+    pub(crate) fn lengths(&self) -> Lengths {
+        let tensorboard = self.tensorboard.as_ref().map_or(0, EventFile::length);
+        Lengths { jsonl: self.jsonl.length(), tensorboard }
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {

@@ -27,8 +27,8 @@ impl EventFile {
         self.0.append(&frame(&scalar_event(now(), step, values)))
     }
 
-    pub(super) fn sync(&mut self) -> Result<u64> {
-        self.0.sync()
+    pub(super) fn length(&self) -> u64 {
+        self.0.length()
     }
 }
 
@@ -114,7 +114,8 @@ mod tests {
     }
 
     // Written by the `tensorboard` package 2.21 (`RecordWriter` around `Event.SerializeToString()`).
-    const GOLDEN_VERSION: &str = "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c";
+    const GOLDEN_VERSION: &str =
+        "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c";
     const GOLDEN_SCALARS: &str = "3a000000000000001295eae209000000000000044010ac022a2c0a110a0a747261696e2f6c6f7373\
         150000803e0a170a1076616c69646174696f6e2f6572726f72150000803fc4bf3eaf";
 }

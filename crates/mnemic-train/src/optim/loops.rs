@@ -22,7 +22,8 @@ pub(super) fn sgd<T: Real>(
     };
     let momentum = T::of(c.momentum);
     // The first step starts the buffer at the gradient, undampened.
-    let (keep, take) = if t == 1 { (T::of(0.), T::of(1.)) } else { (momentum, T::of(1. - c.dampening)) };
+    let (keep, take) =
+        if t == 1 { (T::of(0.), T::of(1.)) } else { (momentum, T::of(1. - c.dampening)) };
     for ((p, g), b) in p.iter_mut().zip(g).zip(buffer) {
         let g = *g + decay * *p;
         *b = keep * *b + take * g;

@@ -246,7 +246,9 @@ fn update<T: Real>(
         (OptimizerConfig::RmsPropGraves(c), [n, m, d]) => {
             loops::rmsprop_graves(c, (lr, decay), p, g, (n, m, d));
         }
-        (config, slots) => candle_core::bail!("{} state tensors do not fit {config:?}", slots.len()),
+        (config, slots) => {
+            candle_core::bail!("{} state tensors do not fit {config:?}", slots.len())
+        }
     }
     Ok(())
 }

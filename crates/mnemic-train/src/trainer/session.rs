@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use candle_core::Var;
 
-use super::state::{Best, RunState, Sums};
-use crate::checkpoint::{Checkpoint, Checkpoints, Contents};
+use super::state::{Best, RunState};
+use crate::checkpoint::{Checkpoint, Checkpoints, Contents, Found};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::observer::StartInfo;
@@ -110,11 +110,13 @@ impl<'a, P: Problem> Session<'a, P> {
         let mut state = RunState::new(config, problem.fingerprint());
         let mut averages = None;
         let mut resumed_from = None;
-        if let Some((checkpoint, contents)) = found {
+        if let Some(Found { checkpoint, contents }) = found {
             let (path, fingerprint) = (checkpoint.path(), problem.fingerprint());
             state = RunState::read(contents.state, path, config, &fingerprint)?;
             load_weights(problem, &checkpoint, contents.weights)?;
-            optimizer.load_state(&contents.optimizer)?;
+            optimizer.load_state(&contents.optimizer).map_err(|e| {
+                Error::checkpoint(path.join("optimizer.safetensors"), e.to_string())
+            })?;
             schedule.load_state(state.schedule.clone());
             problem.load_state(&state.problem)?;
             averages = contents.average;
@@ -159,6 +161,9 @@ impl<'a, P: Problem> Session<'a, P> {
         let reason = loop {
             if let Some(reason) = self.finished() {
                 break reason;
+            }
+            if self.interrupt.is_requested() {
+                break Reason::Interrupted;
             }
             if let Some(reason) = self.run_epoch()? {
                 break reason;
@@ -225,7 +230,7 @@ impl<'a, P: Problem> Session<'a, P> {
         }
         self.clock.end_epoch();
         self.end_epoch()?;
-        Ok(self.interrupt.is_requested().then_some(Reason::Interrupted))
+        Ok(None)
     }
 
     fn end_epoch(&mut self) -> Result<()> {
@@ -331,14 +336,14 @@ impl<'a, P: Problem> Session<'a, P> {
         state.problem = self.problem.state();
         state.schedule = self.schedule.state().clone();
         state.ema_updates = self.ema.as_ref().map_or(0, Ema::updates);
-        state.metrics = self.metrics.sync()?;
+        state.metrics = self.metrics.lengths();
         (state.seconds, state.cpu_seconds) = (self.clock.seconds(), self.clock.cpu_seconds());
         let weights = self.vars.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
         let contents = Contents {
             weights,
             average: self.ema.as_ref().map(Ema::state).transpose()?,
             optimizer: self.optimizer.state()?,
-            state: serde_json::to_value(&*state).unwrap_or_default(),
+            state: serde_json::to_value(&*state).map_err(Error::problem)?,
         };
         let best = self.state.best.as_ref().map(|b| b.checkpoint.as_str());
         self.checkpoints.save(&name, best, &contents)?;
@@ -397,12 +402,4 @@ fn load_weights<P: Problem>(
         );
         Error::checkpoint(checkpoint.path(), reason)
     })
-}
-
-impl Sums {
-    /// The sums of the epoch with those of one more step.
-    pub(super) fn take_in(&mut self, step: &Self, lr: f64) {
-        self.add(step);
-        self.lr = lr;
-    }
 }

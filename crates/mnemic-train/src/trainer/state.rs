@@ -81,11 +81,13 @@ impl Sums {
     }
 
     pub(super) fn mean_metrics(&self) -> BTreeMap<String, f64> {
-        let n = self.examples as f64;
+        let n = self.examples.max(1) as f64;
         self.metrics.iter().map(|(name, sum)| (name.clone(), sum / n)).collect()
     }
 
-    pub(super) fn add(&mut self, step: &Self) {
+    /// Adds the sums of one more step, done at learning rate `lr`.
+    pub(super) fn add(&mut self, step: &Self, lr: f64) {
+        self.lr = lr;
         self.loss += step.loss;
         self.weight += step.weight;
         self.examples += step.examples;

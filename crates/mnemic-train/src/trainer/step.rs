@@ -35,7 +35,7 @@ impl<P: Problem> Session<'_, P> {
         self.ema.as_mut().map_or(Ok(()), Ema::update)?;
 
         let state = &mut self.state;
-        state.sums.take_in(&sums, lr);
+        state.sums.add(&sums, lr);
         state.step += 1;
         state.batch = self.step_batches.end;
         state.batches += self.step_batches.len() as u64;
@@ -98,7 +98,8 @@ impl<P: Problem> Session<'_, P> {
         let step_in_epoch = state.batch.div_ceil(config.accumulate);
         let metrics = state.sums.mean_metrics();
         let elapsed = clock.epoch_start.elapsed().as_secs_f64();
-        let left = config.epochs.saturating_sub(state.epoch) * steps_per_epoch - step_in_epoch;
+        let left = config.epochs.saturating_sub(state.epoch) * steps_per_epoch;
+        let left = left.saturating_sub(step_in_epoch);
         let mut eta = elapsed / clock.epoch_steps as f64 * left as f64;
         if let Some(limit) = config.max_seconds {
             eta = eta.min((limit - clock.seconds()).max(0.));

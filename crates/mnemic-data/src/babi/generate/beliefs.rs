@@ -5,7 +5,7 @@
 //! task 10 they name the true place and another ("X is either in the L or the M."), in any order;
 //! the other place is drawn from all, so that once in six times it is the same.
 
-use super::draft::{Draft, MOVES, Pace, Script, recent};
+use super::draft::{Draft, MOVES, Script, recent};
 use super::draws::Draws;
 use super::entities::Cast;
 
@@ -26,7 +26,6 @@ struct Event {
 /// A story of task 9 or 10.
 pub(super) struct Beliefs<'a> {
     cast: &'a Cast,
-    pace: Pace,
     place_of: Vec<usize>,
     events: Vec<Event>,
     indefinite: bool,
@@ -34,14 +33,14 @@ pub(super) struct Beliefs<'a> {
 
 impl<'a> Beliefs<'a> {
     /// Task 9.
-    pub(super) fn negation(cast: &'a Cast, pace: Pace, draws: &mut Draws) -> Self {
+    pub(super) fn negation(cast: &'a Cast, draws: &mut Draws) -> Self {
         let place_of = cast.people.iter().map(|_| draws.below(cast.places.len())).collect();
-        Self { cast, pace, place_of, events: Vec::new(), indefinite: false }
+        Self { cast, place_of, events: Vec::new(), indefinite: false }
     }
 
     /// Task 10.
-    pub(super) fn indefinite(cast: &'a Cast, pace: Pace, draws: &mut Draws) -> Self {
-        Self { indefinite: true, ..Self::negation(cast, pace, draws) }
+    pub(super) fn indefinite(cast: &'a Cast, draws: &mut Draws) -> Self {
+        Self { indefinite: true, ..Self::negation(cast, draws) }
     }
 
     /// Draws how to tell of a move.
@@ -79,7 +78,7 @@ impl Script for Beliefs<'_> {
     /// "Is X in the L?" on X's last statement. L is the true place half of the time, otherwise any
     /// other; after a negative statement, which hides the true place, it is the place left.
     fn ask(&mut self, draws: &mut Draws, draft: &mut Draft) {
-        let told = recent(&self.events, self.pace.window).iter().map(|e| e.actor);
+        let told = recent(&self.events).iter().map(|e| e.actor);
         let Some(actor) = draws.choose(told) else { return };
         let Some(event) = self.events.iter().rfind(|e| e.actor == actor) else { return };
         let truth = self.place_of[actor];
@@ -95,9 +94,5 @@ impl Script for Beliefs<'_> {
         };
         let (name, place) = (&self.cast.people[actor].name, &self.cast.places[asked]);
         draft.ask(format!("Is {name} in the {place}?"), answer, vec![event.line]);
-    }
-
-    fn block(&self) -> usize {
-        self.pace.block
     }
 }

@@ -4,7 +4,7 @@
 //! with a pronoun follows each such move. Person and place are drawn until nobody concerned is there
 //! already, which favours pairs that are together.
 
-use super::draft::{Draft, MOVES, Pace, Script, recent};
+use super::draft::{Draft, MOVES, Script, recent};
 use super::draws::Draws;
 use super::entities::Cast;
 
@@ -21,27 +21,25 @@ struct Event {
 /// A story of task 11, 12 or 13.
 pub(super) struct Groups<'a> {
     cast: &'a Cast,
-    pace: Pace,
     /// People of a group.
     size: usize,
     /// Whether a sentence with a pronoun follows.
     pronouns: bool,
     place_of: Vec<usize>,
     events: Vec<Event>,
-    /// For each statement the index of its event.
-    statements: Vec<usize>,
+    /// Who is told of, once per statement and person.
+    mentions: Vec<usize>,
 }
 
 impl<'a> Groups<'a> {
-    pub(super) fn new(task: u8, cast: &'a Cast, pace: Pace, draws: &mut Draws) -> Self {
+    pub(super) fn new(task: u8, cast: &'a Cast, draws: &mut Draws) -> Self {
         Self {
             cast,
-            pace,
             size: if task == 11 { 1 } else { 2 },
             pronouns: task != 12,
             place_of: cast.people.iter().map(|_| draws.below(cast.places.len())).collect(),
             events: Vec::new(),
-            statements: Vec::new(),
+            mentions: Vec::new(),
         }
     }
 
@@ -87,22 +85,16 @@ impl Script for Groups<'_> {
         for &person in &people {
             self.place_of[person] = place;
         }
-        self.statements.extend(lines.iter().map(|_| self.events.len()));
+        self.mentions.extend(lines.iter().flat_map(|_| &people));
         self.events.push(Event { lines, people, place });
         true
     }
 
-    /// "Where is X?" about one of the people of a recent statement.
+    /// "Where is X?" about one of the last mentions; a statement about two people holds two.
     fn ask(&mut self, draws: &mut Draws, draft: &mut Draft) {
-        let statement = draws.choose(recent(&self.statements, self.pace.window));
-        let Some(&event) = statement else { return };
-        let person = draws.pick(&self.events[event].people);
+        let Some(&person) = draws.choose(recent(&self.mentions)) else { return };
         let Some(last) = self.events.iter().rfind(|e| e.people.contains(&person)) else { return };
         let text = format!("Where is {}?", self.cast.people[person].name);
         draft.ask(text, &self.cast.places[last.place], last.lines.clone());
-    }
-
-    fn block(&self) -> usize {
-        self.pace.block
     }
 }

@@ -17,28 +17,18 @@ pub(super) const DROPS: [&str; 4] = ["dropped", "left", "discarded", "put down"]
 /// Verbs of handing something over.
 pub(super) const GIVES: [&str; 3] = ["gave", "handed", "passed"];
 
-/// How many statements come before a question and how many it looks back on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    /// Events told before each attempt to ask.
-    pub(super) block: usize,
-    /// The last statements that a question may be about.
-    pub(super) window: usize,
-}
+/// The last statements that a question may be about.
+pub(super) const WINDOW: usize = 5;
 
-impl Pace {
-    pub(super) fn new(task: Task, scale: f64) -> Self {
-        let (block, window) = match task.number() {
-            // One event is a pair of statements.
-            11 => (1.0, 5.0),
-            13 => (1.0, 3.0),
-            12 => (2.0, 3.0),
-            18 => (5.0, 5.0),
-            _ => (2.0, 5.0),
-        };
-        let scaled = |x: f64| (x * scale).round().max(1.0) as usize;
-        Self { block: scaled(block), window: scaled(window) }
-    }
+/// How many events are told before each attempt to ask.
+pub(super) fn block(task: Task, scale: f64) -> usize {
+    let official = match task.number() {
+        // One event is a pair of statements.
+        11 | 13 => 1.0,
+        18 => 5.0,
+        _ => 2.0,
+    };
+    (official * scale).round().max(1.0) as usize
 }
 
 /// A world that tells of itself.
@@ -48,9 +38,6 @@ pub(super) trait Script {
 
     /// Asks a question if one can be answered from the text.
     fn ask(&mut self, draws: &mut Draws, draft: &mut Draft);
-
-    /// How many events come before each attempt to ask.
-    fn block(&self) -> usize;
 }
 
 /// The lines written so far.
@@ -62,10 +49,10 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Writes a story: a block of events, an attempt to ask, until five questions are asked.
-    pub(super) fn tell(&mut self, script: &mut impl Script, draws: &mut Draws) {
+    pub(super) fn tell(&mut self, script: &mut impl Script, block: usize, draws: &mut Draws) {
         let mut goes_on = true;
         while goes_on && self.questions < QUESTIONS {
-            for _ in 0..script.block() {
+            for _ in 0..block {
                 goes_on &= script.advance(draws, self);
             }
             script.ask(draws, self);
@@ -95,7 +82,7 @@ impl Draft {
     }
 }
 
-/// The last `window` items.
-pub(super) fn recent<T>(items: &[T], window: usize) -> &[T] {
-    &items[items.len().saturating_sub(window)..]
+/// The last items, about which a question may be.
+pub(super) fn recent<T>(items: &[T]) -> &[T] {
+    &items[items.len().saturating_sub(WINDOW)..]
 }

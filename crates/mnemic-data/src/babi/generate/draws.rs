@@ -23,7 +23,7 @@ impl Draws {
     pub(super) fn new(seed: u64, task: Task, stream: Stream) -> Self {
         let mut key = *b"........mnemic bAbI generator v1";
         key[..8].copy_from_slice(&seed.to_le_bytes());
-        // The letters below are the same for all, so that the key stays unique.
+        // The last two letters give way to what tells streams of one seed apart.
         key[30] = task.number();
         key[31] = stream as u8;
         Self { rng: ChaCha8Rng::from_seed(key) }

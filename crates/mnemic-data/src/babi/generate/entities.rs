@@ -149,7 +149,9 @@ fn sizes(task: u8) -> [Option<(usize, usize)>; 5] {
 
 fn official_people(task: u8) -> Vec<Person> {
     let people: &[(&str, Pronoun)] = match task {
-        5 => &[("Fred", He), ("Jeff", He), ("Bill", He), ("Mary", She)],
+        // In tasks 5 and 7 the order matters: it decides who is given things first.
+        5 => &[("Mary", She), ("Fred", He), ("Bill", He), ("Jeff", He)],
+        7 => &[("John", He), ("Mary", She), ("Sandra", She), ("Daniel", He)],
         10 | 14 => &[("Bill", He), ("Fred", He), ("Julie", She), ("Mary", She)],
         15 => &[("Gertrude", She), ("Winona", She), ("Jessica", She), ("Emily", She)],
         16 => &[("Lily", She), ("Bernhard", He), ("Greg", He), ("Julius", He), ("Brian", He)],

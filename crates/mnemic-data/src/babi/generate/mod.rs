@@ -5,10 +5,10 @@
 //! which differs from the release, is used. Each file here describes the rules of its tasks.
 //!
 //! Most tasks share one loop: two random statements, then a question if one can be answered from
-//! the text alone, until five are asked. A question looks back over the last five statements (three
-//! in tasks 12 and 13): one of those that qualify is drawn, and its subject is asked about. This is
-//! why a person mentioned twice is asked about twice as often, and why no support of task 1 lies
-//! more than five statements back.
+//! the text alone, until five are asked. A question looks back over the last five statements (a
+//! statement about two people counts as two): one of those that qualify is drawn, and its subject is
+//! asked about. This is why a person mentioned twice is asked about twice as often, and why no
+//! support of task 1 lies more than five statements back.
 
 mod beliefs;
 mod carrying;
@@ -28,10 +28,12 @@ use std::collections::HashSet;
 
 pub use entities::{Entities, Person, Pronoun};
 
+use serde::{Deserialize, Serialize};
+
 use super::story::{Line, Story};
 use super::task::Task;
 use crate::{Error, Result};
-use draft::{Draft, Pace};
+use draft::Draft;
 use draws::{Draws, Stream};
 use entities::Cast;
 
@@ -51,7 +53,8 @@ const MAX_SCALE: f64 = 1000.0;
 /// assert_eq!(stories, generate(&config)?);
 /// # Ok::<(), mnemic_data::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GeneratorConfig {
     /// The task.
     pub task: Task,
@@ -59,22 +62,35 @@ pub struct GeneratorConfig {
     pub num_questions: usize,
     /// The seed. The stories of one task tell nothing about those of another.
     pub seed: u64,
-    /// How long stories are, 1.0 as in the release. At 2.0 there are twice as many statements
-    /// before each question, and questions look back twice as far. In task 14, where a person has
-    /// only four times of day, long stories end early. Tasks 4, 15–17, 19 and 20 have stories of a
-    /// fixed form and take only 1.0.
+    /// How long stories are, 1.0 as in the release. At 2.0 twice as many statements come before
+    /// each attempt to ask (the product is rounded to whole statements), and the context of a
+    /// question is 1.5 to 2.2 times as long on average. Which of the last statements a question may
+    /// be about does not change. In task 14, where a person has only four times of day, long stories
+    /// end early. Tasks 4, 15–17, 19 and 20 have stories of a fixed form and take only 1.0.
+    #[serde(default = "official_scale")]
     pub story_scale: f64,
     /// Who and what the stories are about.
+    #[serde(default)]
     pub entities: Entities,
+}
+
+fn official_scale() -> f64 {
+    1.0
 }
 
 impl GeneratorConfig {
     /// Stories as in the release.
     pub fn new(task: Task, num_questions: usize, seed: u64) -> Self {
-        Self { task, num_questions, seed, story_scale: 1.0, entities: Entities::default() }
+        Self {
+            task,
+            num_questions,
+            seed,
+            story_scale: official_scale(),
+            entities: Entities::default(),
+        }
     }
 
-    fn pace(&self) -> Result<Pace> {
+    fn block(&self) -> Result<usize> {
         let scale = self.story_scale;
         let number = self.task.number();
         if !(0.5..=MAX_SCALE).contains(&scale) {
@@ -86,7 +102,7 @@ impl GeneratorConfig {
                 format!("{scale}, but stories of task {number} have a fixed form: expected 1");
             return Err(Error::argument("story_scale", reason));
         }
-        Ok(Pace::new(self.task, scale))
+        Ok(draft::block(self.task, scale))
     }
 }
 
@@ -139,7 +155,8 @@ pub fn generate_split_with(
 struct Source {
     task: Task,
     cast: Cast,
-    pace: Pace,
+    /// Events before each attempt to ask.
+    block: usize,
     draws: Draws,
 }
 
@@ -148,29 +165,29 @@ impl Source {
         Ok(Self {
             task: config.task,
             cast: config.entities.cast(config.task)?,
-            pace: config.pace()?,
+            block: config.block()?,
             draws: Draws::new(config.seed, config.task, stream),
         })
     }
 
     fn story(&mut self) -> Story {
-        let (cast, draws) = (&self.cast, &mut self.draws);
+        let (cast, block, draws) = (&self.cast, self.block, &mut self.draws);
         let mut draft = Draft::default();
         match self.task.number() {
             number @ (1 | 2 | 3 | 5..=8) => {
-                draft.tell(&mut world::WorldScript::new(number, cast, self.pace, draws), draws);
+                draft.tell(&mut world::WorldScript::new(number, cast, draws), block, draws);
             }
-            9 => draft.tell(&mut beliefs::Beliefs::negation(cast, self.pace, draws), draws),
-            10 => draft.tell(&mut beliefs::Beliefs::indefinite(cast, self.pace, draws), draws),
+            9 => draft.tell(&mut beliefs::Beliefs::negation(cast, draws), block, draws),
+            10 => draft.tell(&mut beliefs::Beliefs::indefinite(cast, draws), block, draws),
             number @ (11..=13) => {
-                draft.tell(&mut coreference::Groups::new(number, cast, self.pace, draws), draws);
+                draft.tell(&mut coreference::Groups::new(number, cast, draws), block, draws);
             }
-            14 => draft.tell(&mut time::Diary::new(cast, self.pace), draws),
+            14 => draft.tell(&mut time::Diary::new(cast), block, draws),
             4 => position::two_arguments(cast, draws, &mut draft),
             15 => deduction::deduction(cast, draws, &mut draft),
             16 => draft = deduction::induction(cast, draws),
             17 => position::shapes(cast, draws, &mut draft),
-            18 => size::sizes(cast, self.pace, draws, &mut draft),
+            18 => size::sizes(cast, block, draws, &mut draft),
             19 => position::path(cast, draws, &mut draft),
             _ => motivation::motivation(cast, draws, &mut draft),
         }
@@ -247,6 +264,16 @@ mod tests {
         let config = GeneratorConfig { entities, ..config(4) };
         let error = generate_split_with(&config, 20_000).unwrap_err().to_string();
         assert!(error.contains("task 4 has too few stories"), "{error}");
+    }
+
+    #[test]
+    fn config_reads_with_defaults() {
+        let json = r#"{"task": 4, "num_questions": 20, "seed": 3}"#;
+        let read: GeneratorConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(read, config(4));
+        let again: GeneratorConfig =
+            serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert_eq!(again, read);
     }
 
     #[test]

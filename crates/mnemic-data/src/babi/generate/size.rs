@@ -1,6 +1,6 @@
 //! Task 18: what is bigger than what, and what fits.
 
-use super::draft::{Draft, Pace, QUESTIONS, recent};
+use super::draft::{Draft, QUESTIONS, recent};
 use super::draws::Draws;
 use super::entities::Cast;
 
@@ -20,17 +20,17 @@ struct Fact {
 
 /// Task 18: five sentences, five questions that take two of them each. If no question is found, five
 /// more sentences follow, and then five questions.
-pub(super) fn sizes(cast: &Cast, pace: Pace, draws: &mut Draws, draft: &mut Draft) {
+pub(super) fn sizes(cast: &Cast, block: usize, draws: &mut Draws, draft: &mut Draft) {
     // Things from the biggest to the smallest.
     let order = draws.sample(cast.containers.len(), cast.containers.len());
     let things: Vec<&str> =
         order.iter().map(|&i| cast.containers[i].as_str()).chain(SMALL).collect();
     let mut facts: Vec<Fact> = Vec::new();
     loop {
-        for _ in 0..pace.block {
+        for _ in 0..block {
             facts.push(compare(&things, draws, draft));
         }
-        if (0..QUESTIONS).all(|_| ask(&things, recent(&facts, pace.window), &facts, draws, draft)) {
+        if (0..QUESTIONS).all(|_| ask(&things, recent(&facts), &facts, draws, draft)) {
             return;
         }
     }

@@ -4,7 +4,7 @@
 //! evening. Moves happen in this order for each person, but those since the last question are told
 //! rearranged by a cyclic permutation: two moves always change places.
 
-use super::draft::{Draft, MOVES, Pace, Script, recent};
+use super::draft::{Draft, MOVES, Script, recent};
 use super::draws::Draws;
 use super::entities::Cast;
 
@@ -21,7 +21,6 @@ struct Visit {
 /// A story of task 14.
 pub(super) struct Diary<'a> {
     cast: &'a Cast,
-    pace: Pace,
     /// In the order in which they happened.
     visits: Vec<Visit>,
     /// The first of these are told.
@@ -29,8 +28,8 @@ pub(super) struct Diary<'a> {
 }
 
 impl<'a> Diary<'a> {
-    pub(super) fn new(cast: &'a Cast, pace: Pace) -> Self {
-        Self { cast, pace, visits: Vec::new(), told: 0 }
+    pub(super) fn new(cast: &'a Cast) -> Self {
+        Self { cast, visits: Vec::new(), told: 0 }
     }
 
     /// The visits of a person in order of time.
@@ -75,7 +74,7 @@ impl Script for Diary<'_> {
 
     /// "Where was X before the L?" about one of the last moves. The last visit to L counts.
     fn ask(&mut self, draws: &mut Draws, draft: &mut Draft) {
-        let later = recent(&self.visits, self.pace.window).iter().filter(|v| v.time > 0);
+        let later = recent(&self.visits).iter().filter(|v| v.time > 0);
         let Some((person, place)) = draws.choose(later).map(|v| (v.person, v.place)) else {
             return;
         };
@@ -88,10 +87,6 @@ impl Script for Diary<'_> {
         let (name, places) = (&self.cast.people[person].name, &self.cast.places);
         let text = format!("Where was {name} before the {}?", places[place]);
         draft.ask(text, &places[before.place], vec![visit.line, before.line]);
-    }
-
-    fn block(&self) -> usize {
-        self.pace.block
     }
 }
 

@@ -1,0 +1,243 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use mnemic_tasks::data::babi::{Edition, Split, Task};
+
+/// Train memory networks, ask them questions, and see what they attended to.
+#[derive(Debug, Parser)]
+#[command(name = "mnemic", version, about, max_term_width = 100, after_help = "\
+Examples:
+  mnemic demo                                        train DMN+ on generated stories and ask it
+  mnemic train models/dmn-plus/babi-10k-task1.toml   train a recipe; Ctrl-C saves, the same command resumes
+  mnemic ask runs/dmn-plus-babi-10k-task1            type a story and questions
+  mnemic inspect runs/demo --html attention.html     a page of what it attended to
+  mnemic data generate --task 2 --questions 100      stories in the official format
+
+Official bAbI files are found with --data, or below $MNEMIC_DATA/data/babi.")]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a recipe; the same command resumes a run that was stopped
+    Train(TrainArgs),
+    /// Test a trained model on the test data of its recipe
+    Eval(EvalArgs),
+    /// Ask a trained model about stories
+    Ask(AskArgs),
+    /// Write a page of what a trained model attended to
+    Inspect(InspectArgs),
+    /// List, show, generate or count data
+    Data(DataArgs),
+    /// List the architectures, their presets and papers
+    Models(ModelsArgs),
+    /// Generate stories, train DMN+ on them, ask it: no download, a minute or two
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  mnemic train models/memn2n/babi-10k-task1.toml
+  mnemic train models/dmn-plus/babi-10k-task1.toml --set train.epochs=5 --set data.source=generated")]
+pub struct TrainArgs {
+    /// The recipe, a TOML file
+    pub recipe: PathBuf,
+    /// The run's folder [default: runs/NAME, with the recipe's name]
+    #[arg(long, value_name = "FOLDER")]
+    pub run: Option<PathBuf>,
+    /// Where official files lie: a folder or a .tar.gz
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Override a key of the recipe, such as train.epochs=5 or data.tasks=[1,2]
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// No progress on standard error
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    /// A run's or a model's folder
+    pub run: PathBuf,
+    /// Where official files lie: a folder or a .tar.gz
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A story is one sentence a line; a line with a question mark asks about the sentences before it; an
+empty line starts a new story. Lines may begin with numbers, and questions may be followed by a tab
+and the right answer, as in bAbI's files.
+
+Examples:
+  mnemic ask runs/demo
+  mnemic ask runs/demo --story story.txt
+  mnemic ask runs/demo --story story.txt --question 'Where is Mary?' --json")]
+pub struct AskArgs {
+    /// A run's or a model's folder
+    pub run: PathBuf,
+    /// Read the story from a file instead of standard input
+    #[arg(long, value_name = "FILE")]
+    pub story: Option<PathBuf>,
+    /// Ask this about the story; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub question: Vec<String>,
+    /// Answers to show
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub answers: usize,
+    /// Show all sentences of long stories
+    #[arg(long)]
+    pub all: bool,
+    /// Write a page of the answers as well
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Print answers and attention as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  mnemic inspect runs/demo --html attention.html
+  mnemic inspect runs/demo --html errors.html --wrong --examples 20")]
+pub struct InspectArgs {
+    /// A run's or a model's folder
+    pub run: PathBuf,
+    /// The page to write
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+    /// The number of test examples to show
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub examples: usize,
+    /// The first test example to look at
+    #[arg(long, default_value_t = 0, value_name = "INDEX")]
+    pub from: usize,
+    /// Only examples that the model answers wrongly
+    #[arg(long)]
+    pub wrong: bool,
+    /// Only this task of a joint model: its number or name
+    #[arg(long)]
+    pub task: Option<Task>,
+    /// Where official files lie: a folder or a .tar.gz
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// List data sets and tasks, and which official files are there
+    List {
+        /// Where official files lie: a folder or a .tar.gz
+        #[arg(long, value_name = "PATH")]
+        data: Option<PathBuf>,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print stories of an official file
+    Show {
+        /// The task: its number or name
+        #[arg(long)]
+        task: Task,
+        /// The official edition: en, en-10k, en-valid, en-valid-10k
+        #[arg(long, default_value = "en")]
+        edition: Edition,
+        /// train, valid, test, train-all
+        #[arg(long, default_value = "train")]
+        split: Split,
+        /// The number of stories
+        #[arg(long, default_value_t = 2, value_name = "N")]
+        stories: usize,
+        /// Where official files lie: a folder or a .tar.gz
+        #[arg(long, value_name = "PATH")]
+        data: Option<PathBuf>,
+    },
+    /// Generate stories in the official format
+    Generate {
+        /// The task: its number or name
+        #[arg(long)]
+        task: Task,
+        /// The number of questions
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        questions: usize,
+        /// The generator's seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Stories of this many times the usual length
+        #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+        scale: f64,
+        /// Write to a file instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Count stories, questions, words and answers
+    Stats {
+        /// Only this task: its number or name
+        #[arg(long)]
+        task: Option<Task>,
+        /// Count official files of this edition; without it, generated stories are counted
+        #[arg(long)]
+        edition: Option<Edition>,
+        /// train, valid, test, train-all
+        #[arg(long, default_value = "train-all")]
+        split: Split,
+        /// Generated questions a task
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        questions: usize,
+        /// The generator's seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where official files lie: a folder or a .tar.gz
+        #[arg(long, value_name = "PATH")]
+        data: Option<PathBuf>,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ModelsArgs {
+    /// The index of architectures [default: models/index.toml here or in a folder above]
+    #[arg(long, value_name = "FILE")]
+    pub index: Option<PathBuf>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// The bAbI task to learn: its number or name
+    #[arg(long, default_value = "1")]
+    pub task: Task,
+    /// The seed of stories, weights and dropout
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The run's folder; an earlier demo there is replaced
+    #[arg(long, default_value = "runs/demo", value_name = "FOLDER")]
+    pub run: PathBuf,
+    /// Override a key of the recipe, such as train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}

@@ -1,0 +1,62 @@
+//! `mnemic train` and `mnemic eval`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use mnemic_tasks::Recipe;
+use mnemic_tasks::babi::{self, BabiModel, RunOptions};
+use mnemic_tasks::engine::{Interrupt, Observer, ProgressBar};
+
+use crate::args::{EvalArgs, TrainArgs};
+use crate::output;
+
+/// The exit code of a run that a signal stopped: that of Ctrl-C in a shell.
+const INTERRUPTED: u8 = 130;
+
+/// The command line as typed, for model cards.
+pub fn command_line() -> String {
+    let mut words = std::env::args();
+    let program = words.next().map(PathBuf::from);
+    let name = program.as_ref().and_then(|p| p.file_name()).and_then(|n| n.to_str());
+    let rest = words.map(|w| if w.contains(' ') { format!("'{w}'") } else { w });
+    std::iter::once(name.unwrap_or("mnemic").to_string()).chain(rest).collect::<Vec<_>>().join(" ")
+}
+
+pub fn train(args: &TrainArgs) -> Result<ExitCode> {
+    let recipe = Recipe::read(&args.recipe, &args.set)?;
+    let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
+    let options = RunOptions {
+        run_dir: run_dir.clone(),
+        data: args.data.clone(),
+        interrupt: Interrupt::on_signals()?,
+        command: command_line(),
+    };
+    let mut bar = ProgressBar::new();
+    let mut silent = ();
+    let observer: &mut (dyn Observer + Send) = if args.quiet { &mut silent } else { &mut bar };
+    let result = babi::train(&recipe, &options, observer)?;
+    if args.json {
+        output::json(&result)?;
+    } else if result.interrupted {
+        eprintln!("stopped; everything is saved in {}", run_dir.display());
+        eprintln!("the same command goes on from here");
+    } else {
+        output::print(&output::tests_table(&result.tests))?;
+        eprintln!(
+            "seed {} of {:?} had the lowest validation loss; {:.0} s in all",
+            result.seed,
+            result.epochs.keys().collect::<Vec<_>>(),
+            result.seconds
+        );
+        eprintln!("the model is in {}; try: mnemic ask {}", run_dir.join("model").display(), run_dir.display());
+    }
+    Ok(if result.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
+    let model = BabiModel::open(&args.run)?;
+    let tests = model.test(args.data.as_deref())?;
+    if args.json { output::json(&tests)? } else { output::print(&output::tests_table(&tests))? }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,12 @@
+//! bAbI question answering (Weston et al. 2015): training, testing, asking.
+
+mod ask;
+mod card;
+mod data;
+mod problem;
+mod run;
+
+pub use ask::{BabiModel, example_sentences};
+pub use data::BabiData;
+pub use problem::{BabiProblem, Score, evaluate, to_tensors};
+pub use run::{RunOptions, RunResult, TestResult, train};
