@@ -35,6 +35,8 @@ pub enum Command {
     Data(DataArgs),
     /// List the architectures, their presets and papers
     Models(ModelsArgs),
+    /// Train many recipes and keep their results as tables
+    Bench(BenchArgs),
     /// Generate stories, train DMN+ on them, ask it: no download, a minute or two
     Demo(DemoArgs),
 }
@@ -214,6 +216,41 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Train the bAbI recipes, each beside its paper's figure; goes on where it was stopped
+    Babi(BabiBenchArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  mnemic bench babi --filter dmn-plus --tasks 1,6
+  mnemic bench babi --filter memn2n/babi-10k")]
+pub struct BabiBenchArgs {
+    /// The folder of recipes; results.csv is written beside them
+    #[arg(long, default_value = "models", value_name = "FOLDER")]
+    pub recipes: PathBuf,
+    /// Only recipes whose path holds one of these texts
+    #[arg(long, value_delimiter = ',', value_name = "TEXT")]
+    pub filter: Vec<String>,
+    /// Only recipes of these tasks
+    #[arg(long, value_delimiter = ',', value_name = "TASKS")]
+    pub tasks: Vec<Task>,
+    /// Where the runs go
+    #[arg(long, default_value = "runs", value_name = "FOLDER")]
+    pub runs: PathBuf,
+    /// Where official files lie: a folder or a .tar.gz
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -95,13 +95,13 @@ fn list(data: Option<&Path>, json: bool) -> Result<()> {
 
 fn official(data: Option<&Path>, edition: Edition, split: Split, tasks: &[Task]) -> Result<StatsTable> {
     let source = open(data)?;
-    let rows = tasks.iter().map(|&t| Ok((t, Stats::new(&source.stories(edition, t, split)?))));
+    let rows = tasks.iter().map(|&t| Ok((t.to_string(), Stats::new(&source.stories(edition, t, split)?))));
     Ok(StatsTable { rows: rows.collect::<Result<_>>()? })
 }
 
 fn generated(tasks: &[Task], questions: usize, seed: u64) -> Result<StatsTable> {
     let rows = tasks
         .iter()
-        .map(|&t| Ok((t, Stats::new(&generate(&GeneratorConfig::new(t, questions, seed))?))));
+        .map(|&t| Ok((t.to_string(), Stats::new(&generate(&GeneratorConfig::new(t, questions, seed))?))));
     Ok(StatsTable { rows: rows.collect::<Result<_>>()? })
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod bench;
 mod data;
 mod demo;
 mod inspect;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Inspect(a) => inspect::inspect(&a),
         Command::Data(a) => data::data(&a.command),
         Command::Models(a) => models::models(&a),
+        Command::Bench(a) => bench::bench(&a.command),
         Command::Demo(a) => demo::demo(&a),
     };
     match result {

@@ -452,7 +452,7 @@ const PINNED: [u64; 20] = [
     0x8eb7_c023_c102_591a,
     0x123b_1fcb_741c_e570,
     0xbc81_0f1e_7e7a_4214,
-    0xe678_f0b7_93f7_5971,
+    0xf277_fa9b_f24e_efdc,
     0x650a_aa40_155b_5a8b,
     0x84a9_8e05_3e20_9f18,
 ];

@@ -198,7 +198,10 @@ pub(crate) fn shown(name: &str) -> String {
 }
 
 /// The candidate that is most like `name`, if one is like it at all.
-pub(crate) fn near<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn near<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     // The time to compare grows with the product of the lengths, and names come from files.
     let short = |s: &str| s.len() <= 200;
     candidates
@@ -230,13 +233,23 @@ mod tests {
         all[0] = unused("answr.weight");
         let mismatch = WeightsMismatch {
             file: "m.safetensors".into(),
-            missing: vec![MissingTensor { name: "answer.weight".into(), expected: vec![6, 8], near: None }],
+            missing: vec![MissingTensor {
+                name: "answer.weight".into(),
+                expected: vec![6, 8],
+                near: None,
+            }],
             unused: all,
             misshapen: vec![MisshapenTensor { name: "b".into(), expected: vec![2], found: vec![] }],
         };
         let text = Error::from(Box::new(mismatch.with_near_names())).to_string();
-        assert!(text.starts_with("m.safetensors: weights do not fit the config: 1 missing, 25 unused, 1 "));
-        assert!(text.contains("missing: `answer.weight`, expected (6, 8) (called `answr.weight`?)"));
+        assert!(
+            text.starts_with(
+                "m.safetensors: weights do not fit the config: 1 missing, 25 unused, 1 "
+            )
+        );
+        assert!(
+            text.contains("missing: `answer.weight`, expected (6, 8) (called `answr.weight`?)")
+        );
         assert!(text.contains("unused: `answr.weight`, found (7) (meant for `answer.weight`?)"));
         assert!(text.contains("misshapen: `b`, expected (2), found ()"));
         assert!(text.contains("and 15 more unused") && !text.contains("extra.10"), "{text}");
@@ -253,7 +266,10 @@ mod tests {
     #[test]
     fn unknown_names_come_with_the_nearest() {
         let text = unknown("preset", "dmn_pluss", &["dmn2", "dmn_plus"]);
-        assert_eq!(text, "unknown preset `dmn_pluss`, did you mean `dmn_plus`? known: dmn2, dmn_plus");
+        assert_eq!(
+            text,
+            "unknown preset `dmn_pluss`, did you mean `dmn_plus`? known: dmn2, dmn_plus"
+        );
         assert_eq!(unknown("key", "zzz", &["a"]), "unknown key `zzz`; known: a");
     }
 }

@@ -1,9 +1,22 @@
-//! models
+#![doc = include_str!("../README.md")]
+
+mod any;
 mod config;
+mod error;
 pub mod memory;
+mod pretrained;
 pub mod recurrent;
 mod story;
 #[cfg(test)]
 mod testing;
+
+pub use any::{AnyStoryModel, ModelConfig};
 pub use config::Sizes;
-pub use story::{NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, support_accuracy};
+pub use error::{
+    Error, MissingTensor, MisshapenTensor, Result, UnusedTensor, WeightsMismatch,
+};
+pub use mnemic_layers::{Context, ParamStore, Trace, Watched, softmax};
+pub use pretrained::{Pretrained, from_pretrained, load_tensors, save_pretrained};
+pub use story::{
+    NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,
+};

@@ -13,8 +13,8 @@ pub const NULL_WORD: u32 = 0;
 
 /// A padded batch of stories, each with a question.
 ///
-/// Sentences stand oldest first, left-aligned; words likewise. Word 0 is the null word: it stands in the padding and nowhere
-/// else. [`StoryBatch::from_rows`] pads lists of ids.
+/// Sentences stand oldest first, left-aligned; words likewise. Word 0 is the null word: it stands
+/// in the padding and nowhere else. [`StoryBatch::from_rows`] pads lists of ids.
 ///
 /// ```
 /// use candle_core::Device;
@@ -40,13 +40,14 @@ pub struct StoryBatch {
     pub question: Tensor,
     /// The number of words of each question, at least 1.
     pub question_lengths: Vec<usize>,
-    /// The sentences that support each answer, in the order of the reasoning, counted from 0. A list may be empty, and so may
-    /// the whole where supports are not known.
+    /// The sentences that support each answer, in the order of the reasoning, counted from 0. A
+    /// list may be empty, and so may the whole where supports are not known.
     pub supports: Vec<Vec<usize>>,
 }
 
 impl StoryBatch {
-    /// Pads `stories` (rows of sentences of word ids) and `questions`. `supports` is as in the struct.
+    /// Pads `stories` (rows of sentences of word ids) and `questions`. `supports` is as in the
+    /// struct.
     ///
     /// # Errors
     /// When the numbers of rows differ or [`StoryBatch::validate`] finds something wrong.
@@ -139,7 +140,9 @@ impl StoryBatch {
             }
             for (i, &words) in self.sentence_lengths[row * n..][..n].iter().enumerate() {
                 if i < length && (words == 0 || words > j) {
-                    bail!("story batch: row {row}, sentence {i}: expected 1 to {j} words, got {words}");
+                    bail!(
+                        "story batch: row {row}, sentence {i}: expected 1 to {j} words, got {words}"
+                    );
                 }
                 if i >= length && words != 0 {
                     bail!("story batch: row {row}: padding sentence {i} has {words} words");
@@ -148,7 +151,9 @@ impl StoryBatch {
         }
         for (row, &length) in self.question_lengths.iter().enumerate() {
             if length == 0 || length > q {
-                bail!("story batch: row {row}: expected a question of 1 to {q} words, got {length}");
+                bail!(
+                    "story batch: row {row}: expected a question of 1 to {q} words, got {length}"
+                );
             }
         }
         Ok(())
@@ -167,8 +172,8 @@ impl StoryBatch {
         Ok(())
     }
 
-    /// Checks the batch against a model's sizes and cuts it to what the model reads: the most recent `memory_size` sentences,
-    /// `n` and `j` no longer than the longest.
+    /// Checks the batch against a model's sizes and cuts it to what the model reads: the most
+    /// recent `memory_size` sentences, `n` and `j` no longer than the longest.
     pub(crate) fn prepare(&self, limits: &Limits) -> Result<Prepared> {
         let (words, asked) = self.host_words()?;
         limits.check_ids("story", &words)?;
@@ -220,12 +225,14 @@ impl StoryBatch {
     }
 }
 
-/// The supports up to the first that has fallen out of the memory, counted from the first sentence kept.
+/// The supports up to the first that has fallen out of the memory, counted from the first sentence
+/// kept.
 fn known_chain(supports: &[usize], dropped: usize) -> Vec<usize> {
     supports.iter().map_while(|s| s.checked_sub(dropped)).collect()
 }
 
-/// Null words must fill what lies past each length, and only that. `per_row` lengths belong to one row.
+/// Null words must fill what lies past each length, and only that. `per_row` lengths belong to one
+/// row.
 fn check_nulls(
     what: &str,
     ids: &[u32],
@@ -268,10 +275,9 @@ impl Limits {
 
     fn check_len(&self, what: &str, found: usize) -> Result<()> {
         match self.sentence_len {
-            Some(most) if found > most => bail!(
-                "{}: a {what} has {found} words, but sentence_len is {most}",
-                self.model
-            ),
+            Some(most) if found > most => {
+                bail!("{}: a {what} has {found} words, but sentence_len is {most}", self.model)
+            }
             _ => Ok(()),
         }
     }
@@ -318,13 +324,14 @@ pub(crate) fn pad_sequences(rows: &[Vec<u32>], device: &Device) -> Result<(Tenso
 /// What a model says about a batch.
 #[derive(Debug, Clone)]
 pub struct StoryOutput {
-    /// Scores of the answers, `(b, v)`: larger is better. Logits of a softmax, but for MemNN, whose scores are trained by
-    /// a margin.
+    /// Scores of the answers, `(b, v)`: larger is better. Logits of a softmax, but for MemNN, whose
+    /// scores are trained by a margin.
     pub logits: Tensor,
-    /// The scores of the sentences before softmax or sigmoid, one `(b, n)` a hop or pass, with `n` counted over the sentences that
-    /// the model kept. Empty where there are none.
+    /// The scores of the sentences before softmax or sigmoid, one `(b, n)` a hop or pass, with `n`
+    /// counted over the sentences that the model kept. Empty where there are none.
     pub gate_scores: Vec<Tensor>,
-    /// For a model that retrieves sentences one by one: those of each row, by their index in the story. Else empty.
+    /// For a model that retrieves sentences one by one: those of each row, by their index in the
+    /// story. Else empty.
     pub retrieved: Vec<Vec<usize>>,
 }
 
@@ -340,8 +347,9 @@ pub enum Phase {
 
 /// A model that answers questions about stories with one word of its vocabulary.
 ///
-/// Attention is recorded by a watching [`Context`] as `attention`, one `(b, n)` a hop or pass, over the most recent sentences
-/// that the model kept (all, unless a story is longer than its `memory_size`).
+/// Attention is recorded by a watching [`Context`] as `attention`, one `(b, n)` a hop or pass, over
+/// the most recent sentences that the model kept (all, unless a story is longer than its
+/// `memory_size`).
 pub trait StoryModel: Debug {
     /// Reads stories and questions.
     ///
@@ -352,8 +360,8 @@ pub trait StoryModel: Debug {
     /// The number of words, and so of answers.
     fn vocab_size(&self) -> usize;
 
-    /// The paper's training loss, **summed** over the rows: a learning rate `η` for it is one of `b η` for the mean. By default the
-    /// cross-entropy of the answers (word ids).
+    /// The paper's training loss, **summed** over the rows: a learning rate `η` for it is one of
+    /// `b η` for the mean. By default the cross-entropy of the answers (word ids).
     ///
     /// # Errors
     /// When the batch does not fit, or the answers are not one id of the vocabulary a row.
@@ -361,7 +369,8 @@ pub trait StoryModel: Debug {
         answer_loss(&self.forward(batch, ctx)?.logits, answers)
     }
 
-    /// The loss in a phase of training; [`StoryModel::loss`] unless the model [has a start phase](StoryModel::has_start_phase).
+    /// The loss in a phase of training; [`StoryModel::loss`] unless the model [has a start
+    /// phase](StoryModel::has_start_phase).
     ///
     /// # Errors
     /// As [`StoryModel::loss`].
@@ -401,7 +410,8 @@ pub fn answer_loss(logits: &Tensor, answers: &[u32]) -> Result<Tensor> {
     cross_entropy(logits, &targets, &options)
 }
 
-/// How many of the `gold` supports were retrieved at their place in the chain of reasoning, and how many there are.
+/// How many of the `gold` supports were retrieved at their place in the chain of reasoning, and how
+/// many there are.
 ///
 /// ```
 /// let (right, all) = mnemic_models::support_accuracy(&[vec![2, 0]], &[vec![2, 1]]);
@@ -463,9 +473,13 @@ mod tests {
             bad.validate().unwrap_err().to_string()
         };
         assert!(message(&|b| b.story_lengths[0] = 4).contains("row 0: 4 sentences"));
-        assert!(message(&|b| b.story_lengths[1] = 2).contains("row 1, sentence 1: expected 1 to 3"));
+        assert!(
+            message(&|b| b.story_lengths[1] = 2).contains("row 1, sentence 1: expected 1 to 3")
+        );
         assert!(message(&|b| b.story_lengths[1] = 0).contains("padding sentence 0"));
-        assert!(message(&|b| b.sentence_lengths[0] = 2).contains("the null word 0 at place 2, got 3"));
+        assert!(
+            message(&|b| b.sentence_lengths[0] = 2).contains("the null word 0 at place 2, got 3")
+        );
         assert!(message(&|b| b.sentence_lengths[1] = 3).contains("expected a word at place 1"));
         assert!(message(&|b| b.supports[1] = vec![1]).contains("row 1: support 1"));
         assert!(message(&|b| b.question_lengths[2] = 0).contains("row 2: expected a question"));

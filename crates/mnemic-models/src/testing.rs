@@ -121,7 +121,8 @@ pub(crate) fn without_gradient(store: &ParamStore, loss: &Tensor) -> Vec<String>
     store.vars().into_iter().filter(|(_, var)| dead(var)).map(|(name, _)| name).collect()
 }
 
-/// Compares the gradient of `loss` with central differences at up to `places` places of the parameter `name` (f64).
+/// Compares the gradient of `loss` with central differences at up to `places` places of the
+/// parameter `name` (f64).
 pub(crate) fn check_differences(
     store: &ParamStore,
     name: &str,
@@ -158,10 +159,8 @@ pub(crate) fn train(
     steps: u64,
 ) {
     let vars = store.vars();
-    let mut moments: Vec<(Tensor, Tensor)> = vars
-        .iter()
-        .map(|(_, v)| (v.zeros_like().unwrap(), v.zeros_like().unwrap()))
-        .collect();
+    let mut moments: Vec<(Tensor, Tensor)> =
+        vars.iter().map(|(_, v)| (v.zeros_like().unwrap(), v.zeros_like().unwrap())).collect();
     for step in 1..=steps {
         let ctx = Context::train(1, step);
         let loss = model.loss_in(Phase::Main, batch, answers, &ctx).unwrap();
@@ -185,7 +184,8 @@ pub(crate) fn accuracy(model: &dyn StoryModel, batch: &StoryBatch, answers: &[u3
     best.iter().zip(answers).filter(|(a, b)| a == b).count() as f64 / answers.len() as f64
 }
 
-/// Two stores of the same seed give the same bits, another seed does not. `run` gives the logits after a training loss.
+/// Two stores of the same seed give the same bits, another seed does not. `run` gives the logits
+/// after a training loss.
 pub(crate) fn check_seeds(run: impl Fn(u64) -> Tensor) {
     let bits = |seed| run(seed).flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let bits = |seed| bits(seed).into_iter().map(f32::to_bits).collect::<Vec<_>>();

@@ -10,7 +10,7 @@ use mnemic_tasks::babi::to_tensors;
 use mnemic_tasks::data::babi::generate::{GeneratorConfig, generate};
 use mnemic_tasks::data::babi::{Task, examples, parse_stories};
 use mnemic_tasks::data::{Encoded, Vocabulary};
-use mnemic_tasks::engine::on_big_stack;
+use mnemic_tasks::engine::{Gradients, on_big_stack};
 use mnemic_tasks::engine::optim::{Adam, Optimizer, OptimizerConfig};
 use mnemic_tasks::models::memory::dmn_plus::{Config, DmnPlus};
 use mnemic_tasks::models::{Context, ParamStore, Sizes, StoryModel, answer_loss};
@@ -51,7 +51,8 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     };
     let store = ParamStore::new(1);
     let model = DmnPlus::new(&Config::dmn_plus(sizes), store.builder(DType::F32, &Device::Cpu))?;
-    let mut optimizer = Optimizer::new(&OptimizerConfig::Adam(Adam::new(0.001)), store.vars())?;
+    let vars = store.vars();
+    let mut optimizer = Optimizer::new(OptimizerConfig::Adam(Adam::new(0.001)), vars.clone())?;
     let (mut seconds, mut losses, mut step) = (vec![], vec![], 0);
     for epoch in 0..=epochs {
         let (start, mut total) = (Instant::now(), 0.);
@@ -60,7 +61,7 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
             let logits = model.forward(batch, &Context::train(1, step))?.logits;
             let loss = (answer_loss(&logits, answers)? / answers.len() as f64)?;
             let grads = loss.backward()?;
-            optimizer.step(&grads, 0.001)?;
+            optimizer.step(&Gradients::new(&vars, &grads)?, 0.001)?;
             total += f64::from(loss.to_scalar::<f32>()?);
         }
         // The first epoch warms up.

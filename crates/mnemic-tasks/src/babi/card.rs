@@ -12,6 +12,7 @@ pub(super) fn card(recipe: &Recipe, config: &ModelConfig, result: &RunResult) ->
     let mut out = String::new();
     let p = &result.provenance;
     let architecture = config.architecture();
+    let tasks: Vec<String> = recipe.data.tasks.iter().map(|t| t.number().to_string()).collect();
     let data = match (recipe.data.source, recipe.data.edition) {
         (Source::Official, Some(edition)) => format!("bAbI v1.2 `{}`, official files", edition.name()),
         (_, Some(edition)) if recipe.data.official_test => {
@@ -25,14 +26,14 @@ pub(super) fn card(recipe: &Recipe, config: &ModelConfig, result: &RunResult) ->
         "---\nlicense: mit\nlibrary_name: mnemic\npipeline_tag: question-answering\ntags: [babi, {architecture}]\n---\n\n\
          # {}\n\n{}\n\n\
          - Architecture: `{architecture}`, {} parameters\n\
-         - Data: {data}, tasks {:?}\n\
+         - Data: {data}, task {}\n\
          - Seed {} of {} restart(s), chosen by validation loss; trained {:.0} s ({} epochs)\n\
          - Machine: {}; commit {}; {}\n\
          - Command: `{}`\n\n",
         recipe.name,
         recipe.description,
         result.parameters,
-        recipe.data.tasks,
+        tasks.join(", "),
         result.seed,
         result.epochs.len(),
         result.seconds,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mnemic_data::babi::{self, BabiSource, Example, Split, Task, generate};
+use mnemic_data::babi::{self, BabiSource, Example, Split, generate};
 use mnemic_data::{Encoded, PadTo, Vocabulary};
 
 use crate::recipe::{DataConfig, Source, data_path};
@@ -50,15 +50,13 @@ impl BabiData {
         path: Option<&Path>,
         vocabulary: Option<&Vocabulary>,
     ) -> Result<Self> {
-        let tasks: Vec<Task> =
-            config.tasks.iter().map(|&n| Task::new(n)).collect::<std::result::Result<_, _>>()?;
         let mut splits = match config.source {
-            Source::Official => official(config, &tasks, path)?,
-            Source::Generated => generated(config, &tasks)?,
+            Source::Official => official(config, path)?,
+            Source::Generated => generated(config)?,
         };
         if config.source == Source::Generated && config.official_test {
             let source = BabiSource::open(data_path(path, "babi")?)?;
-            splits.test = babi::load_examples(&source, edition(config)?, &tasks, Split::Test)?;
+            splits.test = babi::load_examples(&source, edition(config)?, &config.tasks, Split::Test)?;
         }
         Self::encode(splits, config.max_sentences, vocabulary)
     }
@@ -85,16 +83,16 @@ fn edition(config: &DataConfig) -> Result<babi::Edition> {
     config.edition.ok_or_else(|| Error::request("data.edition is missing"))
 }
 
-fn official(config: &DataConfig, tasks: &[Task], path: Option<&Path>) -> Result<Splits> {
+fn official(config: &DataConfig, path: Option<&Path>) -> Result<Splits> {
     let source = BabiSource::open(data_path(path, "babi")?)?;
     let edition = edition(config)?;
-    let load = |split| babi::load_examples(&source, edition, tasks, split);
+    let load = |split| babi::load_examples(&source, edition, &config.tasks, split);
     Ok(Splits { train: load(Split::Train)?, valid: load(Split::Valid)?, test: load(Split::Test)? })
 }
 
-fn generated(config: &DataConfig, tasks: &[Task]) -> Result<Splits> {
+fn generated(config: &DataConfig) -> Result<Splits> {
     let mut splits = Splits { train: Vec::new(), valid: Vec::new(), test: Vec::new() };
-    for &task in tasks {
+    for &task in &config.tasks {
         let (train, test) = generate::generate_split(
             task,
             config.train_questions,

@@ -5,8 +5,10 @@ mod card;
 mod data;
 mod problem;
 mod run;
+mod table;
 
 pub use ask::{BabiModel, example_sentences};
 pub use data::BabiData;
 pub use problem::{BabiProblem, Score, evaluate, to_tensors};
 pub use run::{RunOptions, RunResult, TestResult, train};
+pub use table::{ResultRow, update_csv};

@@ -7,8 +7,8 @@ use super::entities::Cast;
 /// Smaller than every container, in this order.
 const SMALL: [&str; 2] = ["box of chocolates", "chocolate"];
 /// Draws before a question is given up. Stories of the release show that it happens: after ten
-/// sentences of which few belong together, about one attempt in fifty fails.
-const TRIES: usize = 24;
+/// sentences of which few belong together, about one attempt in eighty fails.
+const TRIES: usize = 200;
 
 /// `bigger` is bigger than `smaller`, as line `line` says.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,12 @@ struct Fact {
     bigger: usize,
     smaller: usize,
     line: u32,
+}
+
+impl Fact {
+    fn same(&self, other: &Self) -> bool {
+        (self.bigger, self.smaller) == (other.bigger, other.smaller)
+    }
 }
 
 /// Task 18: five sentences, five questions that take two of them each. If no question is found, five
@@ -49,8 +55,11 @@ fn compare(things: &[&str], draws: &mut Draws, draft: &mut Draft) -> Fact {
     Fact { bigger, smaller, line }
 }
 
-/// Asks a question from one of the recent facts and the first of all that continues it: downwards
-/// (answer yes) or upwards (answer no). False if none was found.
+/// Asks a question from one of the recent facts and another that continues it downwards (answer yes)
+/// or upwards (answer no). False if none was found.
+///
+/// A fact that was told twice is not drawn more often, but one that several others continue is. Of
+/// these the one told first is used.
 fn ask(
     things: &[&str],
     recent: &[Fact],
@@ -60,10 +69,14 @@ fn ask(
 ) -> bool {
     for _ in 0..TRIES {
         let first = draws.pick(recent);
+        let copies = recent.iter().filter(|f| f.same(&first)).count();
         let yes = draws.coin();
         let continues = |f: &&Fact| {
             if yes { f.bigger == first.smaller } else { f.smaller == first.bigger }
         };
+        if !continues(&&draws.pick(facts)) || !draws.one_in(copies) {
+            continue;
+        }
         let Some(second) = facts.iter().find(continues) else { continue };
         let supports = vec![first.line, second.line];
         // Subject and object as if the question were about "bigger".

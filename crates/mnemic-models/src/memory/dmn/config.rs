@@ -9,12 +9,13 @@ use crate::config::{Sizes, count, fraction, not_negative, positive, vocabulary};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GateLoss {
-    /// Cross-entropy of a softmax over the facts' scores. Its gradient by a score is `p - 1{target}`. It asks only that the right
-    /// fact scores most; how far its gate opens is learned from the answers.
+    /// Cross-entropy of a softmax over the facts' scores. Its gradient by a score is
+    /// `p - 1{target}`. It asks only that the right fact scores most; how far its gate opens is
+    /// learned from the answers.
     Softmax,
-    /// Binary cross-entropy of every fact's gate. Its gradient by a score is `g - 1{target}`. Facts are read forwards and
-    /// cannot know that a later sentence will outdate them, so this cannot be met where the last of several like facts
-    /// is the right one (bAbI task 1).
+    /// Binary cross-entropy of every fact's gate. Its gradient by a score is `g - 1{target}`. Facts
+    /// are read forwards and cannot know that a later sentence will outdate them, so this cannot be
+    /// met where the last of several like facts is the right one (bAbI task 1).
     Binary,
 }
 
@@ -32,9 +33,11 @@ pub struct Config {
     pub passes: usize,
     /// The most sentences kept, the most recent ones.
     pub memory_size: usize,
-    /// Whether a learned marker is read after the words of each sentence, in place of the paper's full stop.
+    /// Whether a learned marker is read after the words of each sentence, in place of the paper's
+    /// full stop.
     pub end_of_sentence: bool,
-    /// Whether a learned end-of-passes vector is scored beside the facts and ends the passes where it wins. Needs supervision.
+    /// Whether a learned end-of-passes vector is scored beside the facts and ends the passes where
+    /// it wins. Needs supervision.
     pub end_of_passes: bool,
     /// How gates are supervised.
     pub gate_loss: GateLoss,
@@ -59,8 +62,8 @@ impl Config {
         })
     }
 
-    /// The model of the bAbI table of Kumar et al.: gates supervised by the supporting facts, up to 5 passes. The paper
-    /// tuned sizes by task and does not print them; these are those of DMN+.
+    /// The model of the bAbI table of Kumar et al.: gates supervised by the supporting facts, up to
+    /// 5 passes. The paper tuned sizes by task and does not print them; these are those of DMN+.
     pub fn dmn_supervised(sizes: Sizes) -> Self {
         Self {
             vocab_size: sizes.vocab_size,

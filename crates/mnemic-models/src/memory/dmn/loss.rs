@@ -33,8 +33,11 @@ impl Dmn {
         let passes = self.passes(&prepared, &q, gold, ctx)?;
         let mut total = Tensor::zeros((), q.dtype(), q.device())?;
         if let Some(gold) = gold {
-            let whole: Vec<bool> =
-                gold.iter().zip(&batch.supports).map(|(kept, all)| kept.len() == all.len()).collect();
+            let whole: Vec<bool> = gold
+                .iter()
+                .zip(&batch.supports)
+                .map(|(kept, all)| kept.len() == all.len())
+                .collect();
             for (pass, scores) in passes.scores.iter().enumerate() {
                 let end = |row: usize| {
                     // The passes of a chain that the memory's size cut off do not end there.
@@ -65,7 +68,8 @@ impl Dmn {
             GateLoss::Softmax => {
                 let low = Tensor::full(LOW, scores.dims(), scores.device())?;
                 let kept = passes.mask.where_cond(scores, &low.to_dtype(scores.dtype())?)?;
-                let ids: Vec<i64> = targets.iter().map(|t| t.map_or(IGNORE, |t| t as i64)).collect();
+                let ids: Vec<i64> =
+                    targets.iter().map(|t| t.map_or(IGNORE, |t| t as i64)).collect();
                 let options = CrossEntropy { reduction: Reduction::Sum, ..Default::default() };
                 cross_entropy(&kept, &ids, &options)
             }

@@ -1,30 +1,40 @@
-//! Dynamic Memory Network (DMN): A. Kumar et al., "Ask Me Anything: Dynamic Memory Networks for Natural Language Processing", ICML 2016,
-//! arXiv 1506.07285.
+//! Dynamic Memory Network (DMN): A. Kumar et al., "Ask Me Anything: Dynamic Memory Networks for
+//! Natural Language Processing", ICML 2016, arXiv 1506.07285.
 //!
-//! Gated passes over facts, each pass with another memory; the gates can be supervised by supporting facts. For a story and a
-//! question:
+//! Gated passes over facts, each pass with another memory; the gates can be supervised by
+//! supporting facts. For a story and a question:
 //!
-//! - facts `c_1 … c_n`: states at the ends of the sentences of one GRU over all words; question `q`: last state of a GRU; `m^0 = q`;
-//! - pass `i`: `z_t = [c; m; q; c∘q; c∘m; |c-q|; |c-m|; cᵀW_b q; cᵀW_b m]`, gate `g_t = σ(w_2 tanh(W_1 z_t + b_1) + b_2)`;
-//! - episode `h_t = g_t GRU(c_t, h_{t-1}) + (1-g_t) h_{t-1}`, `e = h_n`; memory `m^i = GRU(e, m^{i-1})`, the same in all passes;
+//! - facts `c_1 … c_n`: states at the ends of the sentences of one GRU over all words; question
+//!   `q`: last state of a GRU; `m^0 = q`;
+//! - pass `i`: `z_t = [c; m; q; c∘q; c∘m; |c-q|; |c-m|; cᵀW_b q; cᵀW_b m]`, gate
+//!   `g_t = σ(w_2 tanh(W_1 z_t + b_1) + b_2)`;
+//! - episode `h_t = g_t GRU(c_t, h_{t-1}) + (1-g_t) h_{t-1}`, `e = h_n`; memory
+//!   `m^i = GRU(e, m^{i-1})`, the same in all passes;
 //! - an end-of-passes vector is scored beside the facts; passes end where it has the largest score;
-//! - answer `a_0 = m`, `a_t = GRU([y_{t-1}; q], a_{t-1})`, `y_t = softmax(W_a a_t)`; one step for bAbI, `y_0 = 0`.
+//! - answer `a_0 = m`, `a_t = GRU([y_{t-1}; q], a_{t-1})`, `y_t = softmax(W_a a_t)`; one step for
+//!   bAbI, `y_0 = 0`.
 //!
-//! Loss, summed over rows: `α E(gates) + β E(answers)`. The target of pass `i` is the `i`-th supporting fact, then the end of passes;
-//! in training the passes end there. [`Phase::Start`] trains the gates alone.
+//! Loss, summed over rows: `α E(gates) + β E(answers)`. The target of pass `i` is the `i`-th
+//! supporting fact, then the end of passes; in training the passes end there. [`Phase::Start`]
+//! trains the gates alone.
 //!
 //! Letters: b batch, n sentences, t words of a story, d embedding_dim, h hidden_size, v vocabulary.
 //!
-//! Parameters: `embedding.weight (v, d)` (one row more with `end_of_sentence`), GRUs `story`, `question`, `memory`, `answer` with PyTorch's names
-//! (`story.weight_ih_l0`, …), `attention.{w1,w2}.{weight,bias}`, `attention.w_b (h, h)`, `episode.{weight,bias}_{ih,hh}`, `end_of_passes (h)`, `output.weight (v, h)`.
+//! Parameters: `embedding.weight (v, d)` (one row more with `end_of_sentence`), GRUs `story`,
+//! `question`, `memory`, `answer` with PyTorch's names (`story.weight_ih_l0`, …),
+//! `attention.{w1,w2}.{weight,bias}`, `attention.w_b (h, h)`, `episode.{weight,bias}_{ih,hh}`,
+//! `end_of_passes (h)`, `output.weight (v, h)`.
 //!
 //! # Differences from the paper
-//! - Word vectors are learned, not GloVe. Full stops are stripped by the readers of the data: a learned marker takes their
-//!   place as the end of a sentence.
-//! - The end-of-passes vector is scored, but not read by the episode's GRU, and the pass in which it wins changes nothing.
-//! - The paper does not say whether the gates' cross-entropy is that of a softmax over the facts or of each gate; both are here
-//!   ([`GateLoss`]). `dmn_supervised` takes the softmax, which learned and generalised better in our tests.
-//! - A story of a single sentence has one fact, not one a word. Update gates are PyTorch's: `z` keeps.
+//! - Word vectors are learned, not GloVe. Full stops are stripped by the readers of the data: a
+//!   learned marker takes their place as the end of a sentence.
+//! - The end-of-passes vector is scored, but not read by the episode's GRU, and the pass in which
+//!   it wins changes nothing.
+//! - The paper does not say whether the gates' cross-entropy is that of a softmax over the facts or
+//!   of each gate; both are here ([`GateLoss`]). `dmn_supervised` takes the softmax, which learned
+//!   and generalised better in our tests.
+//! - A story of a single sentence has one fact, not one a word. Update gates are PyTorch's: `z`
+//!   keeps.
 
 mod config;
 mod loss;
@@ -98,7 +108,8 @@ struct Passes {
 }
 
 impl Dmn {
-    /// The model with its parameters from `vb`: words uniform in `±√3`, other weights Xavier, biases 0.
+    /// The model with its parameters from `vb`: words uniform in `±√3`, other weights Xavier,
+    /// biases 0.
     ///
     /// # Errors
     /// When the config is not valid, or a parameter exists with another shape or type.
@@ -143,8 +154,9 @@ impl Dmn {
         &self.config
     }
 
-    /// Decodes `steps` words a row: the scores of each step, `(b, v)`. A step is fed the word of `teacher` (one list a row, ids) that
-    /// precedes it, or without a teacher, or past a list's end, the best word of the step before.
+    /// Decodes `steps` words a row: the scores of each step, `(b, v)`. A step is fed the word of
+    /// `teacher` (one list a row, ids) that precedes it, or without a teacher, or past a list's
+    /// end, the best word of the step before.
     ///
     /// # Errors
     /// When the batch is not valid or does not fit the model, or `teacher` does not fit the batch.
@@ -184,7 +196,8 @@ impl Dmn {
         self.question.forward(&words, None, lengths, ctx)?.state.squeeze(0)
     }
 
-    /// The states at the ends of the sentences of one GRU over all words, `(b, n, h)`; its words stand without padding between.
+    /// The states at the ends of the sentences of one GRU over all words, `(b, n, h)`; its words
+    /// stand without padding between.
     fn read_story(&self, gru: &Gru, prepared: &Prepared, ctx: &Context) -> Result<Tensor> {
         let b = prepared.batch.batch_size();
         let (mut rows, mut ends) = (Vec::with_capacity(b), Vec::with_capacity(b));
@@ -211,7 +224,8 @@ impl Dmn {
         }
     }
 
-    /// Runs the passes. With `gold` chains of facts, rows end with their chain; else where the end-of-passes vector wins.
+    /// Runs the passes. With `gold` chains of facts, rows end with their chain; else where the
+    /// end-of-passes vector wins.
     fn passes(
         &self,
         prepared: &Prepared,
@@ -233,7 +247,9 @@ impl Dmn {
             let scores = episodes.attention.scores(&facts.prepared, &m)?;
             if self.config.end_of_passes {
                 match gold {
-                    Some(gold) => active.iter_mut().zip(gold).for_each(|(a, g)| *a &= pass < g.len()),
+                    Some(gold) => {
+                        active.iter_mut().zip(gold).for_each(|(a, g)| *a &= pass < g.len())
+                    }
                     None => stop_where_the_end_wins(&mut active, &scores, lengths)?,
                 }
             }
@@ -281,7 +297,8 @@ impl Dmn {
 }
 
 impl Episodes {
-    /// Prepares facts for the passes, with the end-of-passes vector right after the last of each row.
+    /// Prepares facts for the passes, with the end-of-passes vector right after the last of each
+    /// row.
     fn facts(&self, facts: Tensor, q: &Tensor, lengths: &[usize]) -> Result<Facts> {
         let (b, n, h) = facts.dims3()?;
         let (scored, mask) = match &self.end_of_passes {

@@ -92,7 +92,11 @@ fn oracles_2_and_3_only_gated_facts_count() {
     let gates = Tensor::new(&[[0.3, 0., 0.9, 0.]], &Device::Cpu).unwrap();
     let kept = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
     let fewer = episode
-        .forward(&facts.index_select(&kept, 1).unwrap(), &gates.index_select(&kept, 1).unwrap(), None)
+        .forward(
+            &facts.index_select(&kept, 1).unwrap(),
+            &gates.index_select(&kept, 1).unwrap(),
+            None,
+        )
         .unwrap();
     let all = episode.forward(&facts, &gates, None).unwrap();
     assert_close("zero gates deleted", &fewer, &all, 1e-12, 1e-12);
@@ -270,8 +274,7 @@ fn padding_changes_nothing() {
 #[test]
 fn a_chain_that_the_memory_cuts_off_is_not_taken_for_its_end() {
     let story = [vec![vec![1, 5, 7], vec![2, 6, 8], vec![3, 5, 9]]];
-    let batch =
-        |s| StoryBatch::from_rows(&story, &[vec![11, 1]], vec![s], &Device::Cpu).unwrap();
+    let batch = |s| StoryBatch::from_rows(&story, &[vec![11, 1]], vec![s], &Device::Cpu).unwrap();
     let (_, model) = build(&Config { memory_size: 2, ..small() }, DType::F64);
     let loss = |supports| {
         let loss = model.loss_in(Phase::Start, &batch(supports), &[9], &Context::eval());

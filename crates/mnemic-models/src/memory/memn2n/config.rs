@@ -12,7 +12,8 @@ use crate::config::{Sizes, count, fraction, not_negative, positive, vocabulary};
 pub enum Tying {
     /// `A^{k+1} = C^k`, `B = A^1`, `W = C^K`: `K + 1` tables.
     Adjacent,
-    /// `A^1 = … = A^K`, `C^1 = … = C^K` and `u^{k+1} = H u^k + o^k`, as in an RNN; `B` and `W` are apart.
+    /// `A^1 = … = A^K`, `C^1 = … = C^K` and `u^{k+1} = H u^k + o^k`, as in an RNN; `B` and `W` are
+    /// apart.
     LayerWise,
 }
 
@@ -58,14 +59,16 @@ pub struct Config {
     pub encoding: Encoding,
     /// Whether a vector for the age of a sentence is added (temporal encoding).
     pub temporal: bool,
-    /// Random noise (RN): in training, up to this share of empty memories is thrown in between, 0.1 in the paper.
+    /// Random noise (RN): in training, up to this share of empty memories is thrown in between, 0.1
+    /// in the paper.
     pub temporal_noise: f64,
-    /// Whether the recipe trains without the memory's softmax first (LS). The model takes the phase as an argument.
+    /// Whether the recipe trains without the memory's softmax first (LS). The model takes the phase
+    /// as an argument.
     pub linear_start: bool,
     /// Whether a ReLU follows each update of the controller.
     pub relu: bool,
-    /// Whether empty memories are kept out of the softmax; else those that fill up `memory_size` compete with score 0, as
-    /// in the authors' program.
+    /// Whether empty memories are kept out of the softmax; else those that fill up `memory_size`
+    /// compete with score 0, as in the authors' program.
     pub mask_empty: bool,
     /// The standard deviation of the initial values, 0.1 in the paper.
     pub init_std: f64,

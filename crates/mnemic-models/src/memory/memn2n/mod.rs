@@ -1,30 +1,37 @@
-//! End-To-End Memory Networks (MemN2N): S. Sukhbaatar, A. Szlam, J. Weston, R. Fergus, NIPS 2015, arXiv 1503.08895.
+//! End-To-End Memory Networks (MemN2N): S. Sukhbaatar, A. Szlam, J. Weston, R. Fergus, NIPS 2015,
+//! arXiv 1503.08895.
 //!
-//! Soft attention over embedded sentences, repeated for `K` hops, trained from answers alone. For a story `x_1 … x_n` and a
-//! question `q`:
+//! Soft attention over embedded sentences, repeated for `K` hops, trained from answers alone. For a
+//! story `x_1 … x_n` and a question `q`:
 //!
-//! - memories `m_i = Σ_j l_j ∘ A[x_ij] + T_A[i]`, `c_i = Σ_j l_j ∘ C[x_ij] + T_C[i]`, state `u^1 = Σ_j l_j ∘ B[q_j]`;
-//! - a hop: `p_i = softmax_i(u · m_i)`, `o = Σ_i p_i c_i`, `u' = u + o` (layer-wise tying: `u' = H u + o`), then perhaps a ReLU;
+//! - memories `m_i = Σ_j l_j ∘ A[x_ij] + T_A[i]`, `c_i = Σ_j l_j ∘ C[x_ij] + T_C[i]`, state
+//!   `u^1 = Σ_j l_j ∘ B[q_j]`;
+//! - a hop: `p_i = softmax_i(u · m_i)`, `o = Σ_i p_i c_i`, `u' = u + o` (layer-wise tying:
+//!   `u' = H u + o`), then perhaps a ReLU;
 //! - the answer: `softmax(W u^{K+1})` over the vocabulary.
 //!
-//! Time vectors `T` count backwards: row 0 belongs to the most recent sentence. Each table's sentence vectors are made
-//! once; with adjacent tying a hop's output memory is the next hop's input memory.
+//! Time vectors `T` count backwards: row 0 belongs to the most recent sentence. Each table's
+//! sentence vectors are made once; with adjacent tying a hop's output memory is the next hop's
+//! input memory.
 //!
 //! Letters: b batch, n sentences, d embedding_dim, v vocabulary.
 //!
-//! Parameters. Adjacent: `words.{k}.weight (v, d)` and `temporal.{k} (memory_size, d)` for `k = 0..=K`; hop `k` (from 0) reads table `k` and
-//! answers with table `k + 1`; `B` is table 0 and `W` table `K`. Layer-wise: `a.weight`, `c.weight`, `b.weight`, `w.weight` `(v, d)`, `temporal_a`, `temporal_c
-//! (memory_size, d)`, `h.weight (d, d)`.
+//! Parameters. Adjacent: `words.{k}.weight (v, d)` and `temporal.{k} (memory_size, d)` for
+//! `k = 0..=K`; hop `k` (from 0) reads table `k` and answers with table `k + 1`; `B` is table 0 and
+//! `W` table `K`. Layer-wise: `a.weight`, `c.weight`, `b.weight`, `w.weight` `(v, d)`,
+//! `temporal_a`, `temporal_c (memory_size, d)`, `h.weight (d, d)`.
 //!
 //! # Differences from the paper
-//! - The presets use the position weights of the authors' program ([`Encoding::PositionCode`]), which made the published
-//!   numbers; [`Encoding::Position`] is the printed formula. The program adds the time vector as a last word and so
-//!   multiplies it by that place's weight; here it is added as the paper writes.
-//! - Memories that fill up `memory_size` compete in the softmax with score 0, as in the authors' program, unless `mask_empty` is
-//!   set; their number never depends on the padding of a batch.
+//! - The presets use the position weights of the authors' program ([`Encoding::PositionCode`]),
+//!   which made the published numbers; [`Encoding::Position`] is the printed formula. The program
+//!   adds the time vector as a last word and so multiplies it by that place's weight; here it is
+//!   added as the paper writes.
+//! - Memories that fill up `memory_size` compete in the softmax with score 0, as in the authors'
+//!   program, unless `mask_empty` is set; their number never depends on the padding of a batch.
 //! - Ages that random noise pushes past the last time vector take the last one.
-//! - `lw_relu_d100` follows what the paper and its successors say of the best model on 10k examples; whether it had linear start
-//!   and noise is not stated. Its failure on task 16, which linear start solves, speaks against it: it is off.
+//! - `lw_relu_d100` follows what the paper and its successors say of the best model on 10k
+//!   examples; whether it had linear start and noise is not stated. Its failure on task 16, which
+//!   linear start solves, speaks against it: it is off.
 
 mod config;
 #[cfg(test)]
@@ -115,7 +122,8 @@ impl MemN2N {
         &self.config
     }
 
-    /// The forward pass, with `linear` without the softmax over memories (linear start, section 4.2). The softmax of the answer stays.
+    /// The forward pass, with `linear` without the softmax over memories (linear start, section
+    /// 4.2). The softmax of the answer stays.
     ///
     /// # Errors
     /// When the batch is not valid or does not fit the model.
@@ -184,8 +192,9 @@ impl MemN2N {
         self.position.as_ref().map(|l| l.narrow(0, 0, words)).transpose()
     }
 
-    /// The row of the time tables for each sentence, `b n` of them: 0 for the most recent. With random noise (section 4.2) the
-    /// `n` sentences take `n` of `n + blank` ages, `blank` uniform in `0..=ceil(noise n)`.
+    /// The row of the time tables for each sentence, `b n` of them: 0 for the most recent. With
+    /// random noise (section 4.2) the `n` sentences take `n` of `n + blank` ages, `blank` uniform
+    /// in `0..=ceil(noise n)`.
     fn ages(&self, lengths: &[usize], n: usize, ctx: &Context) -> Vec<u32> {
         let noise = self.config.temporal_noise;
         let rng = if noise > 0. { ctx.rng() } else { None };
@@ -258,7 +267,8 @@ struct Attention {
     linear: bool,
     mask: Tensor, // u8 (b, n)
     low: Tensor,  // very low scores, (b, n)
-    /// The logarithm of the number of empty memories, `(b, 1)`: together they count as one place with that score.
+    /// The logarithm of the number of empty memories, `(b, 1)`: together they count as one place
+    /// with that score.
     empty: Option<Tensor>,
 }
 

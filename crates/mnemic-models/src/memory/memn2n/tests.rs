@@ -22,7 +22,8 @@ fn build(config: &Config, dtype: DType) -> (ParamStore, MemN2N) {
 fn variants() -> Vec<Config> {
     let lw = Config { tying: Tying::LayerWise, relu: true, ..small() };
     let bow = Config { encoding: Encoding::BagOfWords, mask_empty: true, ..small() };
-    let plain = Config { temporal: false, temporal_noise: 0., encoding: Encoding::Position, ..small() };
+    let plain =
+        Config { temporal: false, temporal_noise: 0., encoding: Encoding::Position, ..small() };
     vec![small(), lw, bow, plain]
 }
 
@@ -84,7 +85,8 @@ fn oracle_1_order_matters_only_where_it_should() {
     let story = [vec![1, 5, 7], vec![2, 6, 8], vec![3, 5, 9]];
     let shuffled = [story[2].clone(), story[0].clone(), story[1].clone()];
     let words = [vec![7, 5, 1], story[1].clone(), story[2].clone()];
-    let bow = Config { encoding: Encoding::BagOfWords, temporal: false, temporal_noise: 0., ..small() };
+    let bow =
+        Config { encoding: Encoding::BagOfWords, temporal: false, temporal_noise: 0., ..small() };
     assert_close("sentences", &logits(&bow, &story), &logits(&bow, &shuffled), 1e-12, 1e-12);
     assert_close("words", &logits(&bow, &story), &logits(&bow, &words), 1e-12, 1e-12);
     let pe = Config { encoding: Encoding::Position, ..bow.clone() };
@@ -150,7 +152,11 @@ fn oracle_4_layer_wise_with_identity_equals_untied_copies() {
     let (a, c) = (lw_store.get("a.weight").unwrap(), lw_store.get("c.weight").unwrap());
     // Adjacent tying reads A^1 C^1, C^1 C^2: with A = C = B = W all tables are copies of one.
     c.set(a.as_tensor()).unwrap();
-    lw_store.get("temporal_c").unwrap().set(lw_store.get("temporal_a").unwrap().as_tensor()).unwrap();
+    lw_store
+        .get("temporal_c")
+        .unwrap()
+        .set(lw_store.get("temporal_a").unwrap().as_tensor())
+        .unwrap();
     for name in ["b.weight", "w.weight"] {
         lw_store.get(name).unwrap().set(a.as_tensor()).unwrap();
     }
@@ -167,8 +173,7 @@ fn oracle_4_layer_wise_with_identity_equals_untied_copies() {
 
 #[test]
 fn oracle_5_single_and_empty_memories() {
-    let batch =
-        StoryBatch::from_rows(&[vec![vec![3]]], &[vec![4]], vec![], &Device::Cpu).unwrap();
+    let batch = StoryBatch::from_rows(&[vec![vec![3]]], &[vec![4]], vec![], &Device::Cpu).unwrap();
     let p = |mask, size| {
         let model = with_words(&plain_hop(mask, size), &oracle_tables());
         attention(&model, &batch, false).0
@@ -187,9 +192,8 @@ fn oracle_6_linear_start_is_linear_in_the_memories() {
     let doubled = a.iter().map(|v| 2. * v).collect::<Vec<_>>();
     let story = [vec![vec![1], vec![2], vec![3]]];
     let batch = StoryBatch::from_rows(&story, &[vec![4]], vec![], &Device::Cpu).unwrap();
-    let p = |a: Vec<f64>| {
-        attention(&with_words(&plain_hop(true, 3), &[a, c.clone()]), &batch, true).0
-    };
+    let p =
+        |a: Vec<f64>| attention(&with_words(&plain_hop(true, 3), &[a, c.clone()]), &batch, true).0;
     let (once, twice) = (p(a.clone()), p(doubled));
     near(&twice, &once.iter().map(|v| 4. * v).collect::<Vec<_>>());
 }

@@ -23,7 +23,8 @@ pub struct Config {
     pub adaptive: bool,
     /// NG: the longest n-grams in the bags, 1 for words alone and 3 in the paper.
     pub ngrams: usize,
-    /// The number of buckets that n-grams longer than a word are hashed into; 0 where `ngrams` is 1.
+    /// The number of buckets that n-grams longer than a word are hashed into; 0 where `ngrams` is
+    /// 1.
     pub ngram_buckets: usize,
     /// NL: whether both sides are embedded by `tanh(W tanh(U Φ))`.
     pub nonlinear: bool,
@@ -49,7 +50,8 @@ impl Config {
         })
     }
 
-    /// The base model with time features and `k = 2`; set `hops = 1` where one sentence supports an answer.
+    /// The base model with time features and `k = 2`; set `hops = 1` where one sentence supports an
+    /// answer.
     pub fn memnn(sizes: Sizes) -> Self {
         Self {
             vocab_size: sizes.vocab_size,

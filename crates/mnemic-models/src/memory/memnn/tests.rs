@@ -128,11 +128,10 @@ fn oracle_3_antisymmetry_up_to_the_order_feature() {
     let read = model.read(&batch).unwrap();
     let (a, tau) = model.scores(&read, &read.question).unwrap();
     let (a, tau) = (a.to_vec2::<f64>().unwrap(), tau.unwrap().to_vec1::<f64>().unwrap());
-    let s = |row: usize, y: usize, z: usize| {
-        a[row][y] - a[row][z] + if y > z { tau[row] } else { 0. }
-    };
-    for row in 0..2 {
-        assert!((s(row, 0, 1) + s(row, 1, 0) - tau[row]).abs() < 1e-12 && tau[row] != 0.);
+    let s =
+        |row: usize, y: usize, z: usize| a[row][y] - a[row][z] + if y > z { tau[row] } else { 0. };
+    for (row, &tau) in tau.iter().enumerate() {
+        assert!((s(row, 0, 1) + s(row, 1, 0) - tau).abs() < 1e-12 && tau != 0.);
     }
     set(&store, "u_o.newer", &[0.; 6]);
     let (_, tau) = model.scores(&read, &read.question).unwrap();
@@ -162,7 +161,10 @@ fn oracle_5_worked_example() {
 #[test]
 fn oracle_6_hinge() {
     let loss = |gold: f64, negative: f64| {
-        let (g, f) = (Var::new(&[gold], &Device::Cpu).unwrap(), Var::new(&[negative], &Device::Cpu).unwrap());
+        let (g, f) = (
+            Var::new(&[gold], &Device::Cpu).unwrap(),
+            Var::new(&[negative], &Device::Cpu).unwrap(),
+        );
         let loss = margin_ranking(&g, &f, 0.1, Reduction::Sum).unwrap();
         let grads = loss.backward().unwrap();
         let grad = |v: &Var| grads.get(v).unwrap().to_vec1::<f64>().unwrap()[0];
@@ -176,14 +178,15 @@ fn oracle_6_hinge() {
 
 #[test]
 fn the_loss_by_hand() {
-    // One hop, gold "a b" (2) against "a" (0) and "b" (1), no time: scores 1, 0 and 1, margin 0.1; mean over negatives.
+    // One hop, gold "a b" (2) against "a" (0) and "b" (1), no time: scores 1, 0 and 1, margin 0.1;
+    // mean over negatives.
     let (store, model) = identity(Config { temporal: false, ..small() });
     for block in ["question", "support", "candidate"] {
         set(&store, &format!("u_r.{block}.weight"), &[0., 0., 1., 0., 0., 1.]);
     }
     let retrieval = (0.1 + 0.) / 2.;
-    // Response to "a" with support "a b": (2, 1). Answer a: null 0 and b 1 are wrong, both below by more than 0.1.
-    // Answer b: null 0 is fine, a is above by 1.
+    // Response to "a" with support "a b": (2, 1). Answer a: null 0 and b 1 are wrong, both below by
+    // more than 0.1. Answer b: null 0 is fine, a is above by 1.
     let loss = |answer| {
         let loss = model.loss(&letters(), &[answer], &Context::eval()).unwrap();
         loss.to_scalar::<f64>().unwrap()
@@ -197,9 +200,8 @@ fn sampled_negatives_average_to_the_evaluation_loss() {
     for config in variants() {
         let (_, model) = build(&config, DType::F64);
         let (batch, answers) = stories(4, 3);
-        let value = |ctx: Context| {
-            model.loss(&batch, &answers, &ctx).unwrap().to_scalar::<f64>().unwrap()
-        };
+        let value =
+            |ctx: Context| model.loss(&batch, &answers, &ctx).unwrap().to_scalar::<f64>().unwrap();
         let mean = (0..1500).map(|k| value(Context::train(7, k))).sum::<f64>() / 1500.;
         let all = value(Context::eval());
         assert!((mean - all).abs() < 0.05 * all, "{mean} and {all}");
@@ -279,7 +281,8 @@ fn seeds_give_the_same_bits() {
 #[test]
 fn oracle_8_learns_one_supporting_fact() {
     for config in [Config { hops: 1, ..Config::memnn(SIZES) }, Config::am_ng_nl(SIZES)] {
-        let config = Config { embedding_dim: 20, ngram_buckets: config.ngram_buckets / 32, ..config };
+        let config =
+            Config { embedding_dim: 20, ngram_buckets: config.ngram_buckets / 32, ..config };
         let (store, model) = build(&config, DType::F32);
         let (batch, answers) = stories(120, 11);
         testing::train(&model, &store, (&batch, &answers), 0.02, 200);

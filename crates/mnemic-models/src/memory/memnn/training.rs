@@ -70,7 +70,8 @@ impl MemNN {
             .collect())
     }
 
-    /// Gold and negatives of a hop; `draw(row, m)` picks one of `m` negatives, or `None` for all of them.
+    /// Gold and negatives of a hop; `draw(row, m)` picks one of `m` negatives, or `None` for all of
+    /// them.
     fn hop(
         &self,
         read: &Read,
@@ -84,8 +85,7 @@ impl MemNN {
         let negatives = gold.iter().enumerate().map(|(row, gold)| {
             let Some(gold) = gold else { return Vec::new() };
             let stop = self.config.adaptive.then_some(stop);
-            let mut all: Vec<usize> =
-                (0..lengths[row]).chain(stop).filter(|i| i != gold).collect();
+            let mut all: Vec<usize> = (0..lengths[row]).chain(stop).filter(|i| i != gold).collect();
             if let Some(k) = draw(row, all.len().max(1))
                 && !all.is_empty()
             {
@@ -122,8 +122,10 @@ impl MemNN {
             None => margin_ranking(&gold_match, &wrong_match, margin, Reduction::None)?,
             Some(tau) => {
                 let tau = tau.unsqueeze(1)?; // (b, 1)
-                let (gold_bonus, wrong_bonus) =
-                    (grid(gold_newer)?.broadcast_mul(&tau)?, grid(wrong_newer)?.broadcast_mul(&tau)?);
+                let (gold_bonus, wrong_bonus) = (
+                    grid(gold_newer)?.broadcast_mul(&tau)?,
+                    grid(wrong_newer)?.broadcast_mul(&tau)?,
+                );
                 let gold_first = gold_bonus.broadcast_add(&gold_match)?;
                 let wrong_first = (wrong_bonus + &wrong_match)?;
                 (margin_ranking(&gold_first, &wrong_match, margin, Reduction::None)?
@@ -133,7 +135,8 @@ impl MemNN {
         (loss * grid(share)?)?.sum_all()
     }
 
-    /// The hinge of the answer against a wrong word; `draw(row)` picks it, or `None` for the mean over all of them.
+    /// The hinge of the answer against a wrong word; `draw(row)` picks it, or `None` for the mean
+    /// over all of them.
     fn response_loss(
         &self,
         x: &Tensor,
