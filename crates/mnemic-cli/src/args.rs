@@ -7,7 +7,12 @@ use mnemic_tasks::data::babi::{Edition, Split, Task};
 
 /// Train memory networks, ask them questions, and see what they attended to.
 #[derive(Debug, Parser)]
-#[command(name = "mnemic", version, about, max_term_width = 100, after_help = "\
+#[command(
+    name = "mnemic",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   mnemic demo                                        train DMN+ on generated stories and ask it
   mnemic train models/dmn-plus/babi-10k-task1.toml   train a recipe; Ctrl-C saves, the same command resumes
@@ -15,14 +20,15 @@ Examples:
   mnemic inspect runs/demo --html attention.html     a page of what it attended to
   mnemic data generate --task 2 --questions 100      stories in the official format
 
-Official bAbI files are found with --data, or below $MNEMIC_DATA/data/babi.")]
-pub struct Args {
+Official bAbI files are found with --data, or below $MNEMIC_DATA/data/babi."
+)]
+pub(crate) struct Args {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Train a recipe; the same command resumes a run that was stopped
     Train(TrainArgs),
     /// Test a trained model on the test data of its recipe
@@ -46,36 +52,36 @@ pub enum Command {
 Examples:
   mnemic train models/memn2n/babi-10k-task1.toml
   mnemic train models/dmn-plus/babi-10k-task1.toml --set train.epochs=5 --set data.source=generated")]
-pub struct TrainArgs {
+pub(crate) struct TrainArgs {
     /// The recipe, a TOML file
-    pub recipe: PathBuf,
+    pub(crate) recipe: PathBuf,
     /// The run's folder [default: runs/NAME, with the recipe's name]
     #[arg(long, value_name = "FOLDER")]
-    pub run: Option<PathBuf>,
+    pub(crate) run: Option<PathBuf>,
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Override a key of the recipe, such as train.epochs=5 or data.tasks=[1,2]
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// No progress on standard error
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct EvalArgs {
+pub(crate) struct EvalArgs {
     /// A run's or a model's folder
-    pub run: PathBuf,
+    pub(crate) run: PathBuf,
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,27 +94,27 @@ Examples:
   mnemic ask runs/demo
   mnemic ask runs/demo --story story.txt
   mnemic ask runs/demo --story story.txt --question 'Where is Mary?' --json")]
-pub struct AskArgs {
+pub(crate) struct AskArgs {
     /// A run's or a model's folder
-    pub run: PathBuf,
+    pub(crate) run: PathBuf,
     /// Read the story from a file instead of standard input
     #[arg(long, value_name = "FILE")]
-    pub story: Option<PathBuf>,
+    pub(crate) story: Option<PathBuf>,
     /// Ask this about the story; may be given several times
     #[arg(long, value_name = "TEXT")]
-    pub question: Vec<String>,
+    pub(crate) question: Vec<String>,
     /// Answers to show
     #[arg(long, default_value_t = 3, value_name = "N")]
-    pub answers: usize,
+    pub(crate) answers: usize,
     /// Show all sentences of long stories
     #[arg(long)]
-    pub all: bool,
+    pub(crate) all: bool,
     /// Write a page of the answers as well
     #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
     /// Print answers and attention as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,37 +122,37 @@ pub struct AskArgs {
 Examples:
   mnemic inspect runs/demo --html attention.html
   mnemic inspect runs/demo --html errors.html --wrong --examples 20")]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// A run's or a model's folder
-    pub run: PathBuf,
+    pub(crate) run: PathBuf,
     /// The page to write
     #[arg(long, value_name = "FILE")]
-    pub html: PathBuf,
+    pub(crate) html: PathBuf,
     /// The number of test examples to show
     #[arg(long, default_value_t = 8, value_name = "N")]
-    pub examples: usize,
+    pub(crate) examples: usize,
     /// The first test example to look at
     #[arg(long, default_value_t = 0, value_name = "INDEX")]
-    pub from: usize,
+    pub(crate) from: usize,
     /// Only examples that the model answers wrongly
     #[arg(long)]
-    pub wrong: bool,
+    pub(crate) wrong: bool,
     /// Only this task of a joint model: its number or name
     #[arg(long)]
-    pub task: Option<Task>,
+    pub(crate) task: Option<Task>,
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct DataArgs {
+pub(crate) struct DataArgs {
     #[command(subcommand)]
-    pub command: DataCommand,
+    pub(crate) command: DataCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum DataCommand {
+pub(crate) enum DataCommand {
     /// List data sets and tasks, and which official files are there
     List {
         /// Where official files lie: a folder or a .tar.gz
@@ -219,13 +225,13 @@ pub enum DataCommand {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     #[command(subcommand)]
-    pub command: BenchCommand,
+    pub(crate) command: BenchCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum BenchCommand {
+pub(crate) enum BenchCommand {
     /// Train the bAbI recipes, each beside its paper's figure; goes on where it was stopped
     Babi(BabiBenchArgs),
 }
@@ -235,46 +241,46 @@ pub enum BenchCommand {
 Examples:
   mnemic bench babi --filter dmn-plus --tasks 1,6
   mnemic bench babi --filter memn2n/babi-10k")]
-pub struct BabiBenchArgs {
+pub(crate) struct BabiBenchArgs {
     /// The folder of recipes; results.csv is written beside them
     #[arg(long, default_value = "models", value_name = "FOLDER")]
-    pub recipes: PathBuf,
+    pub(crate) recipes: PathBuf,
     /// Only recipes whose path holds one of these texts
     #[arg(long, value_delimiter = ',', value_name = "TEXT")]
-    pub filter: Vec<String>,
+    pub(crate) filter: Vec<String>,
     /// Only recipes of these tasks
     #[arg(long, value_delimiter = ',', value_name = "TASKS")]
-    pub tasks: Vec<Task>,
+    pub(crate) tasks: Vec<Task>,
     /// Where the runs go
     #[arg(long, default_value = "runs", value_name = "FOLDER")]
-    pub runs: PathBuf,
+    pub(crate) runs: PathBuf,
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct ModelsArgs {
+pub(crate) struct ModelsArgs {
     /// The index of architectures [default: models/index.toml here or in a folder above]
     #[arg(long, value_name = "FILE")]
-    pub index: Option<PathBuf>,
+    pub(crate) index: Option<PathBuf>,
     /// Print as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// The bAbI task to learn: its number or name
     #[arg(long, default_value = "1")]
-    pub task: Task,
+    pub(crate) task: Task,
     /// The seed of stories, weights and dropout
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// The run's folder; an earlier demo there is replaced
     #[arg(long, default_value = "runs/demo", value_name = "FOLDER")]
-    pub run: PathBuf,
+    pub(crate) run: PathBuf,
     /// Override a key of the recipe, such as train.epochs=5
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
 }

@@ -20,7 +20,7 @@ struct Session<'a> {
     traces: Vec<QaTrace>,
 }
 
-pub fn ask(args: &AskArgs) -> Result<ExitCode> {
+pub(crate) fn ask(args: &AskArgs) -> Result<ExitCode> {
     let model = BabiModel::open(&args.run)?;
     let mut session = Session { model: &model, args, story: vec![], traces: vec![] };
     match &args.story {

@@ -12,7 +12,7 @@ use crate::args::{BabiBenchArgs, BenchCommand};
 use crate::output;
 use crate::train::command_line;
 
-pub fn bench(command: &BenchCommand) -> Result<ExitCode> {
+pub(crate) fn bench(command: &BenchCommand) -> Result<ExitCode> {
     match command {
         BenchCommand::Babi(args) => babi_table(args),
     }
@@ -66,7 +66,8 @@ fn recipes(args: &BabiBenchArgs) -> Result<Vec<PathBuf>> {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "toml") && !path.ends_with("index.toml") {
+            } else if path.extension().is_some_and(|e| e == "toml") && !path.ends_with("index.toml")
+            {
                 found.push(path);
             }
         }
@@ -80,8 +81,8 @@ fn recipes(args: &BabiBenchArgs) -> Result<Vec<PathBuf>> {
         }
         let recipe = Recipe::read(&path, &[])?;
         let text = path.display().to_string();
-        let task = args.tasks.is_empty()
-            || recipe.data.tasks.iter().any(|t| args.tasks.contains(t));
+        let task =
+            args.tasks.is_empty() || recipe.data.tasks.iter().any(|t| args.tasks.contains(t));
         if task && (args.filter.is_empty() || args.filter.iter().any(|f| text.contains(f))) {
             fit.push(path);
         }

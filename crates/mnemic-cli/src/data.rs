@@ -11,7 +11,7 @@ use mnemic_tasks::recipe::data_path;
 use crate::args::DataCommand;
 use crate::output;
 
-pub fn data(command: &DataCommand) -> Result<ExitCode> {
+pub(crate) fn data(command: &DataCommand) -> Result<ExitCode> {
     match command {
         DataCommand::List { data, json } => list(data.as_deref(), *json)?,
         DataCommand::Show { task, edition, split, stories, data } => {
@@ -73,12 +73,18 @@ fn list(data: Option<&Path>, json: bool) -> Result<()> {
             .collect(),
     };
     let rows: Vec<Listed> = Task::all()
-        .map(|t| Listed { task: t.number(), name: t.slug(), title: t.title(), editions: editions(t) })
+        .map(|t| Listed {
+            task: t.number(),
+            name: t.slug(),
+            title: t.title(),
+            editions: editions(t),
+        })
         .collect();
     if json {
         return output::json(&rows);
     }
-    let mut out = "babi: question answering, 20 tasks (Weston et al. 2015); all can be generated\n".to_string();
+    let mut out = "babi: question answering, 20 tasks (Weston et al. 2015); all can be generated\n"
+        .to_string();
     for r in &rows {
         let files = match (&source, r.editions.is_empty()) {
             (None, _) => String::new(),
@@ -93,15 +99,21 @@ fn list(data: Option<&Path>, json: bool) -> Result<()> {
     output::print(&out)
 }
 
-fn official(data: Option<&Path>, edition: Edition, split: Split, tasks: &[Task]) -> Result<StatsTable> {
+fn official(
+    data: Option<&Path>,
+    edition: Edition,
+    split: Split,
+    tasks: &[Task],
+) -> Result<StatsTable> {
     let source = open(data)?;
-    let rows = tasks.iter().map(|&t| Ok((t.to_string(), Stats::new(&source.stories(edition, t, split)?))));
+    let rows =
+        tasks.iter().map(|&t| Ok((t.to_string(), Stats::new(&source.stories(edition, t, split)?))));
     Ok(StatsTable { rows: rows.collect::<Result<_>>()? })
 }
 
 fn generated(tasks: &[Task], questions: usize, seed: u64) -> Result<StatsTable> {
-    let rows = tasks
-        .iter()
-        .map(|&t| Ok((t.to_string(), Stats::new(&generate(&GeneratorConfig::new(t, questions, seed))?))));
+    let rows = tasks.iter().map(|&t| {
+        Ok((t.to_string(), Stats::new(&generate(&GeneratorConfig::new(t, questions, seed))?)))
+    });
     Ok(StatsTable { rows: rows.collect::<Result<_>>()? })
 }

@@ -19,7 +19,7 @@ const RECIPE: &str = include_str!("demo.toml");
 const PAGE: usize = 8;
 const DRAWN: usize = 3;
 
-pub fn demo(args: &DemoArgs) -> Result<ExitCode> {
+pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
     let mut set = vec![
         format!("data.tasks=[{}]", args.task.number()),
         format!("data.seed={}", args.seed),
@@ -79,8 +79,12 @@ fn clear(run: &Path, name: &str) -> Result<()> {
     }
     let recipe = run.join("recipe.toml");
     let empty = std::fs::read_dir(run)?.next().is_none();
-    if !empty && !(recipe.exists() && Recipe::read(&recipe, &[])?.name == name) {
-        bail!("{} holds something other than a demo; choose another folder with --run", run.display());
+    let ours = recipe.exists() && Recipe::read(&recipe, &[])?.name == name;
+    if !empty && !ours {
+        bail!(
+            "{} holds something other than a demo; choose another folder with --run",
+            run.display()
+        );
     }
     Ok(std::fs::remove_dir_all(run)?)
 }

@@ -12,9 +12,10 @@ use crate::output;
 /// Test examples looked at in search of `--examples` that fit.
 const SEARCH: usize = 5_000;
 
-pub fn inspect(args: &InspectArgs) -> Result<ExitCode> {
+pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode> {
     let model = BabiModel::open(&args.run)?;
-    let data = BabiData::load_with(&model.recipe.data, args.data.as_deref(), Some(&model.vocabulary))?;
+    let data =
+        BabiData::load_with(&model.recipe.data, args.data.as_deref(), Some(&model.vocabulary))?;
     let mut traces = Vec::new();
     let chosen = data.test_examples.iter().enumerate().skip(args.from).take(SEARCH);
     for (i, example) in chosen {
@@ -41,7 +42,11 @@ pub fn inspect(args: &InspectArgs) -> Result<ExitCode> {
 }
 
 /// The page of a trained model: facts, then the examples.
-pub fn attention_page(model: &BabiModel, tests: &[TestResult], traces: &[QaTrace]) -> Result<String> {
+pub(crate) fn attention_page(
+    model: &BabiModel,
+    tests: &[TestResult],
+    traces: &[QaTrace],
+) -> Result<String> {
     let recipe = &model.recipe;
     let mut rows = vec![
         ("model".to_string(), model.config.architecture().to_string()),

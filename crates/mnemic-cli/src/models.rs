@@ -28,7 +28,7 @@ struct Index {
     architecture: Vec<Row>,
 }
 
-pub fn models(args: &ModelsArgs) -> Result<ExitCode> {
+pub(crate) fn models(args: &ModelsArgs) -> Result<ExitCode> {
     let rows = match args.index.clone().or_else(find_index) {
         Some(path) => read(&path)?,
         None => vec![],
@@ -43,9 +43,15 @@ pub fn models(args: &ModelsArgs) -> Result<ExitCode> {
     }
     let mut out = String::new();
     if !rows.is_empty() {
-        out.push_str(&format!("{:<5} {:<34} {:<12} {:<14} {}\n", "year", "name", "status", "arXiv", "family"));
+        out.push_str(&format!(
+            "{:<5} {:<34} {:<12} {:<14} {}\n",
+            "year", "name", "status", "arXiv", "family"
+        ));
         for r in &rows {
-            let line = format!("{:<5} {:<34} {:<12} {:<14} {}\n", r.year, r.name, r.status, r.paper, r.family);
+            let line = format!(
+                "{:<5} {:<34} {:<12} {:<14} {}\n",
+                r.year, r.name, r.status, r.paper, r.family
+            );
             out.push_str(&line);
         }
         out.push('\n');

@@ -15,7 +15,7 @@ use crate::output;
 const INTERRUPTED: u8 = 130;
 
 /// The command line as typed, for model cards.
-pub fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let mut words = std::env::args();
     let program = words.next().map(PathBuf::from);
     let name = program.as_ref().and_then(|p| p.file_name()).and_then(|n| n.to_str());
@@ -23,7 +23,7 @@ pub fn command_line() -> String {
     std::iter::once(name.unwrap_or("mnemic").to_string()).chain(rest).collect::<Vec<_>>().join(" ")
 }
 
-pub fn train(args: &TrainArgs) -> Result<ExitCode> {
+pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     let recipe = Recipe::read(&args.recipe, &args.set)?;
     let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let options = RunOptions {
@@ -49,14 +49,22 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             result.epochs.keys().collect::<Vec<_>>(),
             result.seconds
         );
-        eprintln!("the model is in {}; try: mnemic ask {}", run_dir.join("model").display(), run_dir.display());
+        eprintln!(
+            "the model is in {}; try: mnemic ask {}",
+            run_dir.join("model").display(),
+            run_dir.display()
+        );
     }
     Ok(if result.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
-pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
+pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let model = BabiModel::open(&args.run)?;
     let tests = model.test(args.data.as_deref())?;
-    if args.json { output::json(&tests)? } else { output::print(&output::tests_table(&tests))? }
+    if args.json {
+        output::json(&tests)?
+    } else {
+        output::print(&output::tests_table(&tests))?
+    }
     Ok(ExitCode::SUCCESS)
 }

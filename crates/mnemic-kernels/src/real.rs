@@ -27,7 +27,8 @@ impl Real for f32 {
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
         let x = if self < -104.0 { -104.0 } else { self };
         let x = if x > 89.0 { 89.0 } else { x };
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let shifted = x * std::f32::consts::LOG2_E + ROUND;
+        let n = shifted - ROUND;
         let r = x - n * 0.693_359_4;
         let r = r - n * -2.121_944_4e-4;
         let mut p = 1.987_569_1e-4_f32;
@@ -38,10 +39,11 @@ impl Real for f32 {
         p = p * r + 5.000_000_3e-1;
         let y = (p * r) * r + r + 1.0;
         // 2^n in two halves, so that subnormal results and the largest ones come out right.
-        let n = n as i32;
+        // The integer stands in the low bits of `shifted`; of a NaN it is arbitrary, but then `y` is NaN.
+        let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
         let half = n >> 1;
-        let scale = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
-        y * scale(half) * scale(n - half)
+        let scale = |k: i32| f32::from_bits((k.wrapping_add(127) as u32) << 23);
+        y * scale(half) * scale(n.wrapping_sub(half))
     }
 
     /// Odd polynomial below 0.625 (relative accuracy near 0), `1 - 2 / (e^{2|x|} + 1)` above.

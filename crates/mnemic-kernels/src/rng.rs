@@ -36,8 +36,12 @@ impl Philox {
 
     /// Block `counter` of the stream: four independent 32-bit words.
     pub fn block(&self, counter: u64) -> [u32; 4] {
-        let mut x =
-            [counter as u32, (counter >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32];
+        let mut x = [
+            counter as u32,
+            (counter >> 32) as u32,
+            self.stream as u32,
+            (self.stream >> 32) as u32,
+        ];
         let mut key = self.key;
         for _ in 0..10 {
             let p0 = u64::from(MUL[0]) * u64::from(x[0]);

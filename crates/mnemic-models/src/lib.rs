@@ -12,9 +12,7 @@ mod testing;
 
 pub use any::{AnyStoryModel, ModelConfig};
 pub use config::Sizes;
-pub use error::{
-    Error, MissingTensor, MisshapenTensor, Result, UnusedTensor, WeightsMismatch,
-};
+pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 pub use mnemic_layers::{Context, ParamStore, Trace, Watched, softmax};
 pub use pretrained::{Pretrained, from_pretrained, load_tensors, save_pretrained};
 pub use story::{

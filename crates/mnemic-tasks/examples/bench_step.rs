@@ -10,8 +10,8 @@ use mnemic_tasks::babi::to_tensors;
 use mnemic_tasks::data::babi::generate::{GeneratorConfig, generate};
 use mnemic_tasks::data::babi::{Task, examples, parse_stories};
 use mnemic_tasks::data::{Encoded, Vocabulary};
-use mnemic_tasks::engine::{Gradients, on_big_stack};
 use mnemic_tasks::engine::optim::{Adam, Optimizer, OptimizerConfig};
+use mnemic_tasks::engine::{Gradients, on_big_stack};
 use mnemic_tasks::models::memory::dmn_plus::{Config, DmnPlus};
 use mnemic_tasks::models::{Context, ParamStore, Sizes, StoryModel, answer_loss};
 

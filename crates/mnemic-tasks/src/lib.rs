@@ -8,9 +8,9 @@ pub mod recipe;
 
 pub use error::{Error, Result};
 pub use files::write_text;
-pub use mnemic_pictures as pictures;
-pub use mnemic_train as engine;
 pub use mnemic_data as data;
 pub use mnemic_models as models;
+pub use mnemic_pictures as pictures;
+pub use mnemic_train as engine;
 pub use provenance::Provenance;
 pub use recipe::Recipe;

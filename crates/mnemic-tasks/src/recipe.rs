@@ -185,7 +185,9 @@ impl Recipe {
         }
         let needs_edition = self.data.source == Source::Official || self.data.official_test;
         if needs_edition && self.data.edition.is_none() {
-            return Err("data.edition is missing: expected en, en-10k, en-valid or en-valid-10k".into());
+            return Err(
+                "data.edition is missing: expected en, en-10k, en-valid or en-valid-10k".into()
+            );
         }
         if self.data.max_sentences == Some(0) {
             return Err("data.max_sentences = 0: expected at least 1".into());
@@ -207,9 +209,8 @@ fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
     let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(|| bad("the key is empty"))?;
     let mut place = table;
     for key in keys {
-        let entry = place
-            .entry(key.to_string())
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let entry =
+            place.entry(key.to_string()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         place = entry.as_table_mut().ok_or_else(|| bad(&format!("{key} is not a table")))?;
     }
     place.insert(last.to_string(), value);

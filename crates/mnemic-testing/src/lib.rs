@@ -77,9 +77,12 @@ pub fn check_gradients(
 /// A tensor of smooth, irregular values that needs no generator: `sin(1 + seed + 0.7 i) * scale`.
 pub fn waves(shape: &[usize], seed: f64, scale: f64, dtype: DType) -> Tensor {
     let n: usize = shape.iter().product();
-    let values: Vec<f64> =
-        (0..n).map(|i| (1. + seed + 0.7 * i as f64 + 0.013 * (i * i % 101) as f64).sin() * scale).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).expect("valid shape")
+    let values: Vec<f64> = (0..n)
+        .map(|i| (1. + seed + 0.7 * i as f64 + 0.013 * (i * i % 101) as f64).sin() * scale)
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+        .and_then(|t| t.to_dtype(dtype))
+        .expect("valid shape")
 }
 
 /// A path below the folder that `MNEMIC_DATA` names, or `None` (after saying so) where it is unset.
@@ -96,5 +99,8 @@ pub fn shared_data(test: &str, below: &str) -> Option<PathBuf> {
 /// The tensors of the fixture `fixtures/torch/NAME.safetensors`, or `None` where `MNEMIC_DATA` is unset.
 pub fn torch_fixture(test: &str, name: &str) -> Option<HashMap<String, Tensor>> {
     let path = shared_data(test, &format!("fixtures/torch/{name}.safetensors"))?;
-    Some(candle_core::safetensors::load(&path, &Device::Cpu).unwrap_or_else(|e| panic!("{path:?}: {e}")))
+    Some(
+        candle_core::safetensors::load(&path, &Device::Cpu)
+            .unwrap_or_else(|e| panic!("{path:?}: {e}")),
+    )
 }

@@ -103,12 +103,16 @@ impl CustomOp1 for PooledOp {
     fn bwd(&self, table: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (v, d) = table.dims2()?;
         Ok(Some(match table.dtype() {
-            DType::F64 => {
-                Tensor::from_vec(self.backward::<f64>(&to_vec(grad)?, v, d)?, (v, d), table.device())?
-            }
-            _ => {
-                Tensor::from_vec(self.backward::<f32>(&to_vec(grad)?, v, d)?, (v, d), table.device())?
-            }
+            DType::F64 => Tensor::from_vec(
+                self.backward::<f64>(&to_vec(grad)?, v, d)?,
+                (v, d),
+                table.device(),
+            )?,
+            _ => Tensor::from_vec(
+                self.backward::<f32>(&to_vec(grad)?, v, d)?,
+                (v, d),
+                table.device(),
+            )?,
         }))
     }
 }

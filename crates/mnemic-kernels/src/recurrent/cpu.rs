@@ -111,8 +111,9 @@ impl<C> ScanOp<C> {
                 last,
             })
             .collect();
+        let (w_t, bias) = (w_t.as_slice(), bias.as_slice());
         for_each(tasks, |task| {
-            pulp::Arch::new().dispatch(|| self.forward_rows(task, &w_t, &bias, width));
+            pulp::Arch::new().dispatch(ForwardRows { op: self, task, w_t, bias, width });
         });
         (result, Saved { states, cell })
     }
@@ -210,7 +211,7 @@ impl<C> ScanOp<C> {
             })
             .collect();
         for_each(tasks, |task| {
-            pulp::Arch::new().dispatch(|| self.backward_rows(task, w, width));
+            pulp::Arch::new().dispatch(BackwardRows { op: self, task, w, width });
         });
         let w = self.weight_gradient(&saved.states, &d_a, s, g);
         Gradients { x: d_x, w, init: d_init }
@@ -320,6 +321,40 @@ impl<C> ScanOp<C> {
         let shape = Shape::from(result.len());
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(saved));
         Ok((T::storage(result), shape))
+    }
+}
+
+/// [`ScanOp::forward_rows`], compiled for each SIMD level: a closure would not be inlined into the dispatched function, and so
+/// stay scalar.
+struct ForwardRows<'a, C, T> {
+    op: &'a ScanOp<C>,
+    task: Forward<'a, T>,
+    w_t: &'a [T],
+    bias: &'a [T],
+    width: usize,
+}
+
+impl<C: Cell<T>, T: Real> pulp::WithSimd for ForwardRows<'_, C, T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.op.forward_rows(self.task, self.w_t, self.bias, self.width);
+    }
+}
+
+/// [`ScanOp::backward_rows`], likewise.
+struct BackwardRows<'a, C, T> {
+    op: &'a ScanOp<C>,
+    task: Backward<'a, T>,
+    w: &'a [T],
+    width: usize,
+}
+
+impl<C: Cell<T>, T: Real> pulp::WithSimd for BackwardRows<'_, C, T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.op.backward_rows(self.task, self.w, self.width);
     }
 }
 

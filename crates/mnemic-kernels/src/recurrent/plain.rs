@@ -32,9 +32,9 @@ impl Loop<'_> {
             }
             state = kept.try_into().map_err(|_| candle_core::Error::msg("state size"))?;
             outputs[i] = Some(match &mask {
-                Some(m) => {
-                    m.broadcast_as(state[0].shape())?.where_cond(&state[0], &state[0].zeros_like()?)?
-                }
+                Some(m) => m
+                    .broadcast_as(state[0].shape())?
+                    .where_cond(&state[0], &state[0].zeros_like()?)?,
                 None => state[0].clone(),
             });
         }
@@ -115,10 +115,8 @@ pub fn lstm(
     steps: Steps<'_>,
 ) -> Result<LstmScan> {
     let xw = inputs(xs, weights)?;
-    let start = [
-        initial(state0.map(|s| s.0), xs, weights)?,
-        initial(state0.map(|s| s.1), xs, weights)?,
-    ];
+    let start =
+        [initial(state0.map(|s| s.0), xs, weights)?, initial(state0.map(|s| s.1), xs, weights)?];
     let (output, [hidden, cell]) = Loop { xs, steps }.run(start, |[h, c], i| {
         let a = (&xw[i] + affine(h, &weights.w_hh, weights.b_hh.as_ref())?)?; // (b, 4h)
         let a = a.chunk(4, 1)?;

@@ -67,16 +67,8 @@ impl Kind {
 
     fn operands(self, b: usize, t: usize, d: usize, h: usize, dtype: DType) -> Vec<Tensor> {
         let g = self.gates();
-        let shapes: [&[usize]; 8] = [
-            &[b, t, d],
-            &[b, h],
-            &[b, h],
-            &[b, t],
-            &[g * h, d],
-            &[g * h, h],
-            &[g * h],
-            &[g * h],
-        ];
+        let shapes: [&[usize]; 8] =
+            [&[b, t, d], &[b, h], &[b, h], &[b, t], &[g * h, d], &[g * h, h], &[g * h], &[g * h]];
         shapes.iter().enumerate().map(|(i, s)| waves(s, 3.3 * i as f64, 0.7, dtype)).collect()
     }
 }

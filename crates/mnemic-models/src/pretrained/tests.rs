@@ -292,13 +292,13 @@ fn hostile_sizes_are_refused_before_memory_is_taken() {
     }
     assert!(set("num_layers", 1 << 40).contains("num_layers must be at most 1024"));
     for config in all() {
+        let dir = TempDir::new().unwrap();
+        save_pretrained(dir.path(), &config, &build(&config, DType::F32).1, &[]).unwrap();
         for (key, value) in config.all_keys().unwrap() {
             if !value.is_u64() {
                 continue;
             }
             for size in [u64::MAX, u64::from(u32::MAX), 1 << 16, 1 << 10] {
-                let dir = TempDir::new().unwrap();
-                save_pretrained(dir.path(), &config, &build(&config, DType::F32).1, &[]).unwrap();
                 let mut keys = config.all_keys().unwrap();
                 keys.insert(key.clone(), size.into());
                 fs::write(dir.path().join(CONFIG), serde_json::to_string(&keys).unwrap()).unwrap();

@@ -77,7 +77,8 @@ impl BabiModel {
         let mut unlabelled = example.clone();
         // The answer is only shown, so one that the model does not know is no error.
         unlabelled.answer.clear();
-        let encoded = Encoded::new(&[unlabelled], &self.vocabulary, self.recipe.data.max_sentences)?;
+        let encoded =
+            Encoded::new(&[unlabelled], &self.vocabulary, self.recipe.data.max_sentences)?;
         let (batch, _) = to_tensors(&encoded.batch(&[0])?)?;
         let ctx = Context::eval().watching();
         let logits = self.model.forward(&batch, &ctx)?.logits;

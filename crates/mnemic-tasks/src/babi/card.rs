@@ -14,9 +14,15 @@ pub(super) fn card(recipe: &Recipe, config: &ModelConfig, result: &RunResult) ->
     let architecture = config.architecture();
     let tasks: Vec<String> = recipe.data.tasks.iter().map(|t| t.number().to_string()).collect();
     let data = match (recipe.data.source, recipe.data.edition) {
-        (Source::Official, Some(edition)) => format!("bAbI v1.2 `{}`, official files", edition.name()),
+        (Source::Official, Some(edition)) => {
+            format!("bAbI v1.2 `{}`, official files", edition.name())
+        }
         (_, Some(edition)) if recipe.data.official_test => {
-            format!("bAbI, generated (seed {}); test: official `{}`", recipe.data.seed, edition.name())
+            format!(
+                "bAbI, generated (seed {}); test: official `{}`",
+                recipe.data.seed,
+                edition.name()
+            )
         }
         _ => format!("bAbI, generated (seed {})", recipe.data.seed),
     };
@@ -50,7 +56,8 @@ pub(super) fn card(recipe: &Recipe, config: &ModelConfig, result: &RunResult) ->
     out.push_str("| task | test questions | error % | paper % |\n| --- | --- | --- | --- |\n");
     for t in &result.tests {
         let paper = t.paper_percent.map_or_else(|| "–".to_string(), |p| format!("{p}"));
-        let _ = writeln!(out, "| {} | {} | {:.1} | {paper} |", t.task, t.questions, t.error_percent);
+        let _ =
+            writeln!(out, "| {} | {} | {:.1} | {paper} |", t.task, t.questions, t.error_percent);
     }
     out
 }

@@ -56,7 +56,8 @@ impl BabiData {
         };
         if config.source == Source::Generated && config.official_test {
             let source = BabiSource::open(data_path(path, "babi")?)?;
-            splits.test = babi::load_examples(&source, edition(config)?, &config.tasks, Split::Test)?;
+            splits.test =
+                babi::load_examples(&source, edition(config)?, &config.tasks, Split::Test)?;
         }
         Self::encode(splits, config.max_sentences, vocabulary)
     }

@@ -62,10 +62,7 @@ impl Score {
 ///
 /// # Errors
 /// When the examples do not fit the model.
-pub fn evaluate(
-    model: &AnyStoryModel,
-    examples: &Encoded,
-) -> Result<BTreeMap<u8, Score>> {
+pub fn evaluate(model: &AnyStoryModel, examples: &Encoded) -> Result<BTreeMap<u8, Score>> {
     let mut scores = BTreeMap::<u8, Score>::new();
     let tasks: Vec<u8> = examples.tasks().collect();
     let mut by_task = BTreeMap::<u8, Vec<usize>>::new();
@@ -157,7 +154,8 @@ impl<'a> BabiProblem<'a> {
 
     fn validation(&self) -> Result<Validation> {
         let mut total = Score::default();
-        for chunk in batches(&self.data.valid.story_lengths(), EVAL_BATCH, Sampling::Sequential, 0, 0)?
+        for chunk in
+            batches(&self.data.valid.story_lengths(), EVAL_BATCH, Sampling::Sequential, 0, 0)?
         {
             let batch = to_tensors(&self.data.valid.batch(&chunk)?)?;
             let ctx = Context::eval();
@@ -243,6 +241,10 @@ impl Problem for BabiProblem<'_> {
         let mut seen: Vec<u8> = indices.iter().map(|&i| tasks[i]).collect();
         seen.sort_unstable();
         seen.dedup();
-        format!("{} training questions of task {seen:?}, the first of number {:?}", indices.len(), indices.first())
+        format!(
+            "{} training questions of task {seen:?}, the first of number {:?}",
+            indices.len(),
+            indices.first()
+        )
     }
 }

@@ -87,10 +87,13 @@ impl RunResult {
 pub(super) fn model_config(recipe: &Recipe, data: &BabiData) -> Result<ModelConfig> {
     let text = |key: &str| match recipe.model.get(key) {
         Some(toml::Value::String(s)) => Ok(s.clone()),
-        Some(other) => Err(Error::recipe(format!("model.{key}"), format!("expected a string, got {other}"))),
+        Some(other) => {
+            Err(Error::recipe(format!("model.{key}"), format!("expected a string, got {other}")))
+        }
         None => Err(Error::recipe("model", format!("{key} is missing"))),
     };
-    let longest = [&data.train, &data.valid, &data.test].into_iter().flat_map(|e| e.story_lengths());
+    let longest =
+        [&data.train, &data.valid, &data.test].into_iter().flat_map(|e| e.story_lengths());
     let sizes = Sizes {
         vocab_size: data.vocabulary.len(),
         sentence_len: data.pad_to.sentence_len.max(data.pad_to.question_len),
@@ -143,19 +146,22 @@ pub fn train(
     let runs = best_of(&restarts, &options.run_dir, |seed, dir| {
         let (model, store) = build(&config, seed).map_err(engine)?;
         let print = fingerprint.clone();
-        let mut problem =
-            BabiProblem::new(&model, &store, &data, &recipe.batches, seed, print).map_err(engine)?;
+        let mut problem = BabiProblem::new(&model, &store, &data, &recipe.batches, seed, print)
+            .map_err(engine)?;
         let settings = TrainConfig { seed, ..recipe.train.clone() };
-        Trainer::new(settings)?
-            .with_interrupt(options.interrupt.clone())
-            .fit(&mut problem, dir, observer)
+        Trainer::new(settings)?.with_interrupt(options.interrupt.clone()).fit(
+            &mut problem,
+            dir,
+            observer,
+        )
     })?;
     let (Some(seed), Some(dir)) = (runs.best_seed, &runs.best_dir) else {
         return Ok(interrupted(recipe, options));
     };
     let (model, store) = build(&config, seed)?;
     let best = Checkpoints::of_run(dir).best()?;
-    let best = best.ok_or_else(|| Error::request(format!("{}: no best checkpoint", dir.display())))?;
+    let best =
+        best.ok_or_else(|| Error::request(format!("{}: no best checkpoint", dir.display())))?;
     if let Err(mismatch) = store.load(&best.weights()?)? {
         return Err(Error::request(format!("{}: {mismatch:?}", best.path().display())));
     }
@@ -190,10 +196,7 @@ fn claim(recipe: &Recipe, dir: &Path) -> Result<()> {
 }
 
 fn interrupted(recipe: &Recipe, options: &RunOptions) -> RunResult {
-    RunResult {
-        interrupted: true,
-        ..summary(recipe, options, recipe.train.seed, &[], 0)
-    }
+    RunResult { interrupted: true, ..summary(recipe, options, recipe.train.seed, &[], 0) }
 }
 
 fn summary(

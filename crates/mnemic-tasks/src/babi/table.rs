@@ -7,8 +7,7 @@ use crate::recipe::{Recipe, Source};
 use crate::{Error, Result};
 
 /// The columns of `results.csv`.
-const COLUMNS: &str =
-    "model,size,task,seed,error_percent,paper_percent,cpu_minutes,commit,recipe,date,machine,validation_error_percent,restarts";
+const COLUMNS: &str = "model,size,task,seed,error_percent,paper_percent,cpu_minutes,commit,recipe,date,machine,validation_error_percent,restarts";
 
 /// A row of `results.csv`.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +35,8 @@ impl ResultRow {
         let name = recipe_path.file_name().unwrap_or_default().to_string_lossy().to_string();
         let p = &result.provenance;
         let minutes = result.cpu_seconds.map_or_else(String::new, |s| format!("{:.1}", s / 60.));
-        let valid = result.validation.get("error").map_or_else(String::new, |e| format!("{:.2}", 100. * e));
+        let valid =
+            result.validation.get("error").map_or_else(String::new, |e| format!("{:.2}", 100. * e));
         let row = |t: &super::TestResult| {
             let paper = t.paper_percent.map_or_else(String::new, |p| p.to_string());
             let line = format!(
@@ -95,7 +95,9 @@ mod tests {
     use super::*;
 
     fn row(task: u8, error: &str) -> ResultRow {
-        let line = format!("dmn-plus,en-10k,{task},1,{error},0,2.0,abc,a.toml,2026-01-01,\"x, 2 threads\",0.1,1");
+        let line = format!(
+            "dmn-plus,en-10k,{task},1,{error},0,2.0,abc,a.toml,2026-01-01,\"x, 2 threads\",0.1,1"
+        );
         ResultRow { recipe: "a.toml".into(), task, line }
     }
 

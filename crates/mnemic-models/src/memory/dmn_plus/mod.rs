@@ -159,7 +159,14 @@ impl DmnPlus {
     }
 
     /// The memory after pass `t`, `(b, h)`.
-    fn update(&self, t: usize, m: &Tensor, c: &Tensor, q: &Tensor, ctx: &Context) -> Result<Tensor> {
+    fn update(
+        &self,
+        t: usize,
+        m: &Tensor,
+        c: &Tensor,
+        q: &Tensor,
+        ctx: &Context,
+    ) -> Result<Tensor> {
         match &self.memory {
             Memory::Tied(gru) => gru.step(c, Some(&m.unsqueeze(0)?), ctx)?.state.squeeze(0),
             Memory::Untied(layers) => layers[t].forward(&Tensor::cat(&[m, c, q], 1)?)?.relu(),

@@ -88,7 +88,8 @@ fn oracle_5_fusion_reverses_with_the_story_when_its_directions_share_weights() {
     let story = vec![vec![1, 5, 7], vec![2, 6, 8], vec![3, 5, 9, 10]];
     let reversed: Vec<_> = story.iter().rev().cloned().collect();
     let questions = vec![vec![11, 1]; 2];
-    let batch = StoryBatch::from_rows(&[story, reversed], &questions, vec![], &Device::Cpu).unwrap();
+    let batch =
+        StoryBatch::from_rows(&[story, reversed], &questions, vec![], &Device::Cpu).unwrap();
     let facts = model.facts(&batch, &Context::eval()).unwrap();
     let back = Tensor::from_vec(vec![2u32, 1, 0], 3, &Device::Cpu).unwrap();
     let (first, second) = (facts.get(0).unwrap(), facts.get(1).unwrap());
