@@ -112,6 +112,9 @@ pub(crate) struct AskArgs {
     /// Write a page of the answers as well
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Write a picture of the last answer as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
     /// Print answers and attention as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use mnemic_tasks::babi::BabiModel;
 use mnemic_tasks::data::babi::{Example, tokenize};
-use mnemic_tasks::pictures::{QaTrace, TraceFile, page};
+use mnemic_tasks::pictures::{QaTrace, TraceFile, page, svg};
 
 use crate::args::AskArgs;
 use crate::output;
@@ -41,6 +41,9 @@ pub(crate) fn ask(args: &AskArgs) -> Result<ExitCode> {
     if let Some(path) = &args.html {
         let title = format!("Answers of {}", model.recipe.name);
         output::write_page(path, &page(&title, &model.recipe.description, &session.traces, &[])?)?;
+    }
+    if let (Some(path), Some(trace)) = (&args.svg, session.traces.last()) {
+        output::write_page(path, &svg(trace)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,7 @@ use clap::Parser;
 use args::{Args, Command};
 
 fn main() -> ExitCode {
+    calm_candle();
     let args = Args::parse();
     logging();
     let result = match args.command {
@@ -37,6 +38,23 @@ fn main() -> ExitCode {
             eprintln!("error: {}", output::chain(&e));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Starts the program again with `CANDLE_NUM_THREADS=1` where nothing is said. candle's second pool of threads spins between
+/// element-wise operations, which takes the cores from the kernels' threads; candle reads the variable once, early.
+fn calm_candle() {
+    #[cfg(unix)]
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        use std::os::unix::process::CommandExt;
+        let mut again = std::process::Command::new(program);
+        if let Some(name) = std::env::args_os().next() {
+            again.arg0(name);
+        }
+        // Returns only on failure; then the program goes on as it is.
+        let _ = again.args(std::env::args_os().skip(1)).env("CANDLE_NUM_THREADS", "1").exec();
     }
 }
 
