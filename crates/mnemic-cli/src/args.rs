@@ -61,7 +61,7 @@ pub(crate) struct TrainArgs {
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Override a key of the recipe, such as train.epochs=5 or data.tasks=[1,2]
+    /// Override a key of the recipe, such as train.epochs=5 or data.edition=en
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Print the result as JSON
