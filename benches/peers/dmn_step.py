@@ -143,7 +143,8 @@ def main():
         losses.append(total / len(batches))
     name = "pytorch-compile" if args.compile else "pytorch"
     print(json.dumps({"program": name, "version": torch.__version__, "threads": args.threads, "batch": args.batch,
-                      "questions": len(examples), "epoch_seconds": statistics.median(seconds),
+                      "questions": len(examples), "parameters": sum(p.numel() for p in model.parameters()),
+                      "epoch_seconds": statistics.median(seconds),
                       "all_seconds": seconds, "losses": losses}))
 
 

@@ -59,7 +59,8 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
     // One question a story, the longest context of each.
     let last_of_story = data.test_examples.chunk_by(|a, b| a.story == b.story);
     for example in last_of_story.filter_map(<[_]>::last).take(PAGE) {
-        let trace = model.ask(example, 4)?;
+        let mut trace = model.ask(example, 4)?;
+        trace.title = format!("Example {}", traces.len() + 1);
         if traces.len() < DRAWN {
             output::draw(&trace, false)?;
             output::print("")?;

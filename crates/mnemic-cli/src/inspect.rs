@@ -29,7 +29,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode> {
         if args.wrong && trace.correct() != Some(false) {
             continue;
         }
-        trace.title = format!("Test example {i}: {}", trace.title);
+        trace.title = format!("Test example {i}");
         traces.push(trace);
     }
     if traces.is_empty() {

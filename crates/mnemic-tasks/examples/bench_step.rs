@@ -74,7 +74,7 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     sorted.sort_by(f64::total_cmp);
     let line = serde_json::json!({
         "program": "mnemic", "version": env!("CARGO_PKG_VERSION"), "threads": threads, "batch": size,
-        "questions": data.len(), "epoch_seconds": sorted[sorted.len() / 2], "all_seconds": seconds, "losses": losses,
+        "questions": data.len(), "parameters": store.num_parameters(), "epoch_seconds": sorted[sorted.len() / 2], "all_seconds": seconds, "losses": losses,
     });
     println!("{line}");
     Ok(())
