@@ -19,6 +19,7 @@ pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
 pub use linear::linear;
 pub use masks::{gather_steps, last_states, length_mask};
+pub use mnemic_kernels::rng::Philox;
 pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};
 pub use position::{PositionEncoding, position_encoding};
 pub use recurrent::{

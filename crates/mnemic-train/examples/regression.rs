@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Init, VarBuilder};
-use mnemic_kernels::rng::Philox;
+use mnemic_layers::Philox;
 use mnemic_layers::{Context, ParamStore};
 use mnemic_train::{
     Interrupt, LossOutput, Problem, ProgressBar, Result, TrainConfig, Trainer, Validation,

@@ -17,7 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Toy, full_config, metrics};
-use mnemic_kernels::rng::Philox;
+use mnemic_layers::Philox;
 use mnemic_train::{Checkpoints, Interrupt, Reason, Trainer};
 
 const DIR: &str = "MNEMIC_TRAIN_TEST_DIR";

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Init;
-use mnemic_kernels::rng::Philox;
+use mnemic_layers::Philox;
 use mnemic_layers::{Context, ParamStore};
 use mnemic_train::optim::{Adam, OptimizerConfig, Sgd};
 use mnemic_train::{
