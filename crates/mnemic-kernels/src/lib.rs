@@ -2,7 +2,9 @@
 // Rule 10 of ARCHITECTURE.md: unsafe code lives in this crate alone, each block with its reason.
 #![allow(unsafe_code)]
 
+pub mod activation;
 pub mod cross_entropy;
+pub mod interaction;
 mod matmul;
 pub mod pooled_embedding;
 mod real;

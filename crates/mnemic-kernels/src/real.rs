@@ -3,6 +3,8 @@
 //! The f32 forms are branch-free polynomials without fused multiply-add, so that the compiler vectorises them at any
 //! SIMD level and every level gives the same bits.
 
+use rayon::prelude::*;
+
 use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
 
 /// f32 or f64.
@@ -14,6 +16,7 @@ pub(crate) trait Real:
     fn exp_(self) -> Self;
     fn tanh_(self) -> Self;
     fn sigmoid_(self) -> Self;
+    fn abs_(self) -> Self;
     fn storage(values: Vec<Self>) -> CpuStorage;
 }
 
@@ -66,6 +69,11 @@ impl Real for f32 {
         1.0 / (1.0 + (-self).exp_())
     }
 
+    #[inline(always)]
+    fn abs_(self) -> f32 {
+        self.abs()
+    }
+
     fn storage(values: Vec<f32>) -> CpuStorage {
         CpuStorage::F32(values)
     }
@@ -86,6 +94,11 @@ impl Real for f64 {
     fn sigmoid_(self) -> f64 {
         1.0 / (1.0 + (-self).exp())
     }
+    #[inline(always)]
+    fn abs_(self) -> f64 {
+        self.abs()
+    }
+
     fn storage(values: Vec<f64>) -> CpuStorage {
         CpuStorage::F64(values)
     }
@@ -106,6 +119,32 @@ pub(crate) fn slice<'a, T: Real>(
 /// The elements of a CPU tensor, row-major.
 pub(crate) fn to_vec<T: Real>(t: &Tensor) -> Result<Vec<T>> {
     t.flatten_all()?.to_vec1::<T>()
+}
+
+/// Below so many numbers, threads cost more than they give.
+const PARALLEL: usize = 1 << 16;
+
+/// Runs `f(start, part)` over parts of `xs`, at a SIMD level chosen at run time and on threads where there is much to do. Parts
+/// begin at multiples of `row`; the split does not depend on the number of threads.
+pub(crate) fn for_chunks<T: Real>(xs: &mut [T], row: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    struct Part<'a, T, F>(usize, &'a mut [T], &'a F);
+    impl<T, F: Fn(usize, &mut [T])> pulp::WithSimd for Part<'_, T, F> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            (self.2)(self.0, self.1);
+        }
+    }
+    let arch = pulp::Arch::new();
+    let size = ((1 << 14) / row).max(1) * row;
+    let parts = xs.len().div_ceil(size);
+    if xs.len() < PARALLEL || parts < 2 {
+        arch.dispatch(Part(0, xs, &f));
+    } else {
+        xs.par_chunks_mut(size)
+            .enumerate()
+            .for_each(|(i, part)| arch.dispatch(Part(i * size, part, &f)));
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 
 use candle_core::{D, Module, Result, Tensor, bail};
 use candle_nn::{Linear, VarBuilder};
+use mnemic_kernels::activation::tanh;
+use mnemic_kernels::interaction::interaction;
 use mnemic_kernels::softmax::{masked_softmax, softmax};
 
 use crate::init::xavier_uniform;
@@ -96,16 +98,16 @@ impl EpisodicAttention {
             bail!("episodic attention: expected facts (b, n, {h}), got {:?}", facts.dims());
         }
         check_vector("question", question, facts)?;
-        let (product, distance) = interactions(facts, question)?;
+        let features = interaction(facts, question)?; // (b, n, 2h)
         let (fixed, memory_columns, projected) = match &self.w_b {
             None => {
-                let z = Tensor::cat(&[product, distance], 2)?; // (b, n, 2h)
-                (apply(&z, &self.columns(&[(0, h), (2 * h, h)])?)?, vec![(h, h), (3 * h, h)], None)
+                let columns = self.columns(&[(0, h), (2 * h, h)])?;
+                (apply(&features, &columns)?, vec![(h, h), (3 * h, h)], None)
             }
             Some(w_b) => {
                 let projected = apply(facts, &w_b.t()?)?; // (b, n, h)
                 let bilinear = inner(&projected, question)?; // (b, n, 1)
-                let z = Tensor::cat(&[facts, &product, &distance, &bilinear], 2)?;
+                let z = Tensor::cat(&[facts, &features, &bilinear], 2)?;
                 let columns = self.columns(&[(0, h), (3 * h, h), (5 * h, h), (7 * h, 1)])?;
                 let q = question.matmul(&self.columns(&[(2 * h, h)])?.t()?)?; // (b, h)
                 let fixed = apply(&z, &columns)?.broadcast_add(&q.unsqueeze(1)?)?;
@@ -127,21 +129,18 @@ impl EpisodicAttention {
     /// When the shapes do not fit, naming them.
     pub fn scores(&self, prepared: &PreparedFacts, memory: &Tensor) -> Result<Tensor> {
         check_vector("memory", memory, &prepared.facts)?;
-        let (product, distance) = interactions(&prepared.facts, memory)?;
+        let features = interaction(&prepared.facts, memory)?; // (b, n, 2h)
         let inner_layer = match &prepared.projected {
-            None => {
-                let z = Tensor::cat(&[product, distance], 2)?;
-                (apply(&z, &prepared.memory_weight)? + &prepared.fixed)?
-            }
+            None => (apply(&features, &prepared.memory_weight)? + &prepared.fixed)?,
             Some(projected) => {
-                let z = Tensor::cat(&[product, distance, inner(projected, memory)?], 2)?;
+                let z = Tensor::cat(&[features, inner(projected, memory)?], 2)?;
                 let h = self.hidden_size;
                 let m = memory.matmul(&self.columns(&[(h, h)])?.t()?)?; // (b, h)
                 (apply(&z, &prepared.memory_weight)?.broadcast_add(&m.unsqueeze(1)?)?
                     + &prepared.fixed)?
             }
         };
-        self.w2.forward(&inner_layer.tanh()?)?.squeeze(D::Minus1)
+        self.w2.forward(&tanh(&inner_layer)?)?.squeeze(D::Minus1)
     }
 
     /// The gates `(b, n)` of one pass: `σ(Z)` for DMN, the softmax of `Z` over the facts for DMN+.
@@ -179,12 +178,6 @@ impl EpisodicAttention {
 fn sigmoid(xs: &Tensor) -> Result<Tensor> {
     // 1/2 (1 + tanh(x/2)): no overflow on either side.
     ((xs * 0.5)?.tanh()? + 1.)? * 0.5
-}
-
-/// `f ∘ v` and `|f - v|` of every fact with a vector of its row, `(b, n, h)` each.
-fn interactions(facts: &Tensor, vector: &Tensor) -> Result<(Tensor, Tensor)> {
-    let vector = vector.unsqueeze(1)?; // (b, 1, h)
-    Ok((facts.broadcast_mul(&vector)?, facts.broadcast_sub(&vector)?.abs()?))
 }
 
 /// The inner product of every fact with a vector of its row, `(b, n, 1)`.

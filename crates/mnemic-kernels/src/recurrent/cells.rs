@@ -1,4 +1,7 @@
 //! The cells' arithmetic for one row and step, forward and backward: the gates of all units given both products.
+//!
+//! Each loop reads few slices and writes one: with more, the compiler cannot tell that they do not overlap, and the loop
+//! stays scalar.
 
 use super::Nonlinearity;
 use crate::real::Real;
@@ -37,22 +40,11 @@ impl<T: Real> Cell<T> for RnnCell {
 
     #[inline(always)]
     fn forward(self, x: &[T], a: &[T], _: &[T], _: T, new: &mut [T], saved: &mut [T]) {
-        let h = new.len();
-        let (x, a, saved) = (&x[..h], &a[..h], &mut saved[..h]);
-        for j in 0..h {
-            let s = x[j] + a[j];
-            new[j] = match self.0 {
-                Nonlinearity::Tanh => s.tanh_(),
-                Nonlinearity::Relu => {
-                    if s > T::ZERO {
-                        s
-                    } else {
-                        T::ZERO
-                    }
-                }
-            };
-            saved[j] = new[j];
+        match self.0 {
+            Nonlinearity::Tanh => map2(new, x, a, |x, a| (x + a).tanh_()),
+            Nonlinearity::Relu => map2(new, x, a, |x, a| positive(x + a)),
         }
+        saved.copy_from_slice(new);
     }
 
     #[inline(always)]
@@ -66,23 +58,14 @@ impl<T: Real> Cell<T> for RnnCell {
         d_a: &mut [T],
         d_old: &mut [T],
     ) -> T {
-        let h = d_new.len();
-        let (y, d_x, d_a, d_old) = (&saved[..h], &mut d_x[..h], &mut d_a[..h], &mut d_old[..h]);
-        for j in 0..h {
-            let slope = match self.0 {
-                Nonlinearity::Tanh => T::ONE - y[j] * y[j],
-                Nonlinearity::Relu => {
-                    if y[j] > T::ZERO {
-                        T::ONE
-                    } else {
-                        T::ZERO
-                    }
-                }
-            };
-            d_x[j] = d_new[j] * slope;
-            d_a[j] = d_x[j];
-            d_old[j] = T::ZERO;
+        match self.0 {
+            Nonlinearity::Tanh => map2(d_x, d_new, saved, |d, y| d * (T::ONE - y * y)),
+            Nonlinearity::Relu => {
+                map2(d_x, d_new, saved, |d, y| if y > T::ZERO { d } else { T::ZERO });
+            }
         }
+        d_a.copy_from_slice(d_x);
+        d_old.fill(T::ZERO);
         T::ZERO
     }
 }
@@ -102,16 +85,13 @@ impl<T: Real> Cell<T> for LstmCell {
         let [x0, x1, x2, x3] = parts::<4, T>(x, h);
         let [a0, a1, a2, a3] = parts::<4, T>(a, h);
         let [i, f, g, o, t] = parts_mut::<5, T>(saved, h);
-        let c = &old[h..2 * h];
-        for j in 0..h {
-            i[j] = (x0[j] + a0[j]).sigmoid_();
-            f[j] = (x1[j] + a1[j]).sigmoid_();
-            g[j] = (x2[j] + a2[j]).tanh_();
-            o[j] = (x3[j] + a3[j]).sigmoid_();
-            cell[j] = f[j] * c[j] + i[j] * g[j];
-            t[j] = cell[j].tanh_();
-            hidden[j] = o[j] * t[j];
-        }
+        map2(i, x0, a0, |x, a| (x + a).sigmoid_());
+        map2(f, x1, a1, |x, a| (x + a).sigmoid_());
+        map2(g, x2, a2, |x, a| (x + a).tanh_());
+        map2(o, x3, a3, |x, a| (x + a).sigmoid_());
+        map4(cell, f, &old[h..], i, g, |f, c, i, g| f * c + i * g);
+        map2(t, cell, o, |c, _| c.tanh_());
+        map2(hidden, o, t, |o, t| o * t);
     }
 
     #[inline(always)]
@@ -127,22 +107,19 @@ impl<T: Real> Cell<T> for LstmCell {
     ) -> T {
         let h = d_new.len() / 2;
         let [i, f, g, o, t] = parts::<5, T>(saved, h);
-        let (d_h, d_c) = (&d_new[..h], &d_new[h..2 * h]);
-        let c = &old[h..2 * h];
-        let (d_old_h, d_old_c) = d_old.split_at_mut(h);
+        let (d_h, d_c) = d_new.split_at(h);
+        let (d_old_h, d_cell) = d_old.split_at_mut(h);
+        map4(d_cell, d_c, d_h, o, t, |d_c, d_h, o, t| d_c + d_h * o * (T::ONE - t * t));
         {
             let [d0, d1, d2, d3] = parts_mut::<4, T>(d_x, h);
-            for j in 0..h {
-                let dc = d_c[j] + d_h[j] * o[j] * (T::ONE - t[j] * t[j]);
-                d0[j] = dc * g[j] * i[j] * (T::ONE - i[j]);
-                d1[j] = dc * c[j] * f[j] * (T::ONE - f[j]);
-                d2[j] = dc * i[j] * (T::ONE - g[j] * g[j]);
-                d3[j] = d_h[j] * t[j] * o[j] * (T::ONE - o[j]);
-                d_old_h[j] = T::ZERO;
-                d_old_c[j] = dc * f[j];
-            }
+            map3(d0, d_cell, g, i, |d, g, i| d * g * i * (T::ONE - i));
+            map3(d1, d_cell, &old[h..], f, |d, c, f| d * c * f * (T::ONE - f));
+            map3(d2, d_cell, i, g, |d, i, g| d * i * (T::ONE - g * g));
+            map3(d3, d_h, t, o, |d, t, o| d * t * o * (T::ONE - o));
         }
-        d_a[..4 * h].copy_from_slice(&d_x[..4 * h]);
+        d_a.copy_from_slice(d_x);
+        d_old_h.fill(T::ZERO);
+        d_cell.iter_mut().zip(f).for_each(|(d, f)| *d *= *f);
         T::ZERO
     }
 }
@@ -162,15 +139,12 @@ impl<T: Real> Cell<T> for GruCell {
         let [x0, x1, x2] = parts::<3, T>(x, h);
         let [a0, a1, a2] = parts::<3, T>(a, h);
         let [r, z, n, u] = parts_mut::<4, T>(saved, h);
-        let old = &old[..h];
-        for j in 0..h {
-            r[j] = (x0[j] + a0[j]).sigmoid_();
-            z[j] = (x1[j] + a1[j]).sigmoid_();
-            u[j] = a2[j];
-            n[j] = (x2[j] + r[j] * a2[j]).tanh_();
-            // g ((1 - z) n + z h) + (1 - g) h = h + g (1 - z) (n - h)
-            new[j] = old[j] + gate * (T::ONE - z[j]) * (n[j] - old[j]);
-        }
+        map2(r, x0, a0, |x, a| (x + a).sigmoid_());
+        map2(z, x1, a1, |x, a| (x + a).sigmoid_());
+        u.copy_from_slice(a2);
+        map3(n, x2, r, a2, |x, r, a| (x + r * a).tanh_());
+        // g ((1 - z) n + z h) + (1 - g) h = h + g (1 - z) (n - h)
+        map3(new, old, z, n, |old, z, n| old + gate * (T::ONE - z) * (n - old));
     }
 
     #[inline(always)]
@@ -188,24 +162,14 @@ impl<T: Real> Cell<T> for GruCell {
         let [r, z, n, u] = parts::<4, T>(saved, h);
         let [x0, x1, x2] = parts_mut::<3, T>(d_x, h);
         let [a0, a1, a2] = parts_mut::<3, T>(d_a, h);
-        let (old, d_old) = (&old[..h], &mut d_old[..h]);
-        for j in 0..h {
-            let d = d_new[j];
-            let keep = T::ONE - z[j];
-            let step = n[j] - old[j];
-            x1[j] = T::ZERO - gate * d * step * z[j] * keep;
-            a1[j] = x1[j];
-            x2[j] = gate * d * keep * (T::ONE - n[j] * n[j]);
-            a2[j] = x2[j] * r[j];
-            x0[j] = x2[j] * u[j] * r[j] * (T::ONE - r[j]);
-            a0[j] = x0[j];
-            d_old[j] = d - gate * d * keep;
-        }
-        let mut d_gate = T::ZERO;
-        for j in 0..h {
-            d_gate += d_new[j] * (T::ONE - z[j]) * (n[j] - old[j]);
-        }
-        d_gate
+        map4(x1, d_new, old, z, n, |d, old, z, n| -(gate * d * (n - old) * z * (T::ONE - z)));
+        map3(x2, d_new, z, n, |d, z, n| gate * d * (T::ONE - z) * (T::ONE - n * n));
+        map3(x0, x2, u, r, |d, u, r| d * u * r * (T::ONE - r));
+        map2(a2, x2, r, |d, r| d * r);
+        a1.copy_from_slice(x1);
+        a0.copy_from_slice(x0);
+        map2(d_old, d_new, z, |d, z| d - gate * d * (T::ONE - z));
+        sum4(d_new, old, z, n, |d, old, z, n| d * (T::ONE - z) * (n - old))
     }
 }
 
@@ -224,13 +188,10 @@ impl<T: Real> Cell<T> for AttentionGruCell {
         let [x0, x1] = parts::<2, T>(x, h);
         let [a0, a1] = parts::<2, T>(a, h);
         let [r, n, u] = parts_mut::<3, T>(saved, h);
-        let old = &old[..h];
-        for j in 0..h {
-            r[j] = (x0[j] + a0[j]).sigmoid_();
-            u[j] = a1[j];
-            n[j] = (x1[j] + r[j] * a1[j]).tanh_();
-            new[j] = old[j] + gate * (n[j] - old[j]);
-        }
+        map2(r, x0, a0, |x, a| (x + a).sigmoid_());
+        u.copy_from_slice(a1);
+        map3(n, x1, r, a1, |x, r, a| (x + r * a).tanh_());
+        map2(new, old, n, |old, n| old + gate * (n - old));
     }
 
     #[inline(always)]
@@ -248,27 +209,73 @@ impl<T: Real> Cell<T> for AttentionGruCell {
         let [r, n, u] = parts::<3, T>(saved, h);
         let [x0, x1] = parts_mut::<2, T>(d_x, h);
         let [a0, a1] = parts_mut::<2, T>(d_a, h);
-        let (old, d_old) = (&old[..h], &mut d_old[..h]);
-        for j in 0..h {
-            let d = d_new[j];
-            x1[j] = gate * d * (T::ONE - n[j] * n[j]);
-            a1[j] = x1[j] * r[j];
-            x0[j] = x1[j] * u[j] * r[j] * (T::ONE - r[j]);
-            a0[j] = x0[j];
-            d_old[j] = d - gate * d;
-        }
-        let mut d_gate = T::ZERO;
-        for j in 0..h {
-            d_gate += d_new[j] * (n[j] - old[j]);
-        }
-        d_gate
+        map2(x1, d_new, n, |d, n| gate * d * (T::ONE - n * n));
+        map3(x0, x1, u, r, |d, u, r| d * u * r * (T::ONE - r));
+        map2(a1, x1, r, |d, r| d * r);
+        a0.copy_from_slice(x0);
+        d_old.iter_mut().zip(d_new).for_each(|(o, d)| *o = *d - gate * *d);
+        sum4(d_new, old, n, n, |d, old, n, _| d * (n - old))
     }
 }
 
-/// The first `N` pieces of length `h`; slicing them once lets the loops run without bounds checks.
+/// `max(0, x)`.
+#[inline(always)]
+fn positive<T: Real>(x: T) -> T {
+    if x > T::ZERO { x } else { T::ZERO }
+}
+
+#[inline(always)]
+fn map2<T: Real>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T) -> T) {
+    for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+        *o = f(*a, *b);
+    }
+}
+
+#[inline(always)]
+fn map3<T: Real>(out: &mut [T], a: &[T], b: &[T], c: &[T], f: impl Fn(T, T, T) -> T) {
+    for (((o, a), b), c) in out.iter_mut().zip(a).zip(b).zip(c) {
+        *o = f(*a, *b, *c);
+    }
+}
+
+#[inline(always)]
+fn map4<T: Real>(out: &mut [T], a: &[T], b: &[T], c: &[T], d: &[T], f: impl Fn(T, T, T, T) -> T) {
+    for ((((o, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *o = f(*a, *b, *c, *d);
+    }
+}
+
+/// The sum of `f` over all places, in 16 lanes: the order is fixed, and the loop can be vectorised.
+#[inline(always)]
+fn sum4<T: Real>(a: &[T], b: &[T], c: &[T], d: &[T], f: impl Fn(T, T, T, T) -> T) -> T {
+    const LANES: usize = 16;
+    let mut lanes = [T::ZERO; LANES];
+    let whole = a.len() / LANES * LANES;
+    let chunks = a[..whole]
+        .chunks_exact(LANES)
+        .zip(b[..whole].chunks_exact(LANES))
+        .zip(c[..whole].chunks_exact(LANES))
+        .zip(d[..whole].chunks_exact(LANES));
+    for (((a, b), c), d) in chunks {
+        for j in 0..LANES {
+            lanes[j] += f(a[j], b[j], c[j], d[j]);
+        }
+    }
+    for j in whole..a.len() {
+        lanes[j - whole] += f(a[j], b[j], c[j], d[j]);
+    }
+    lanes.into_iter().sum()
+}
+
+/// The first `N` pieces of length `h`.
 #[inline(always)]
 fn parts<const N: usize, T>(xs: &[T], h: usize) -> [&[T]; N] {
-    std::array::from_fn(|k| &xs[k * h..(k + 1) * h])
+    let mut rest = xs;
+    std::array::from_fn(|_| {
+        let (head, tail) = rest.split_at(h);
+        rest = tail;
+        head
+    })
 }
 
 #[inline(always)]
