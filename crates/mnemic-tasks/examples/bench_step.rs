@@ -15,6 +15,10 @@ use mnemic_tasks::engine::{Gradients, on_big_stack};
 use mnemic_tasks::models::memory::dmn_plus::{Config, DmnPlus};
 use mnemic_tasks::models::{Context, ParamStore, Sizes, StoryModel, answer_loss};
 
+/// As in the binary `mnemic`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The value after `--name`, or the default.
 fn arg<T: std::str::FromStr>(name: &str, default: T) -> T {
     let args: Vec<String> = std::env::args().collect();

@@ -12,7 +12,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         _ => Path::new("."),
     };
     let failed = || Error::io(path);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
+    let mut builder = tempfile::Builder::new();
+    // As any other new file (less the umask), not as a secret one.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(failed())?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed())?;
     file.persist(path).map_err(|e| Error::io(path)(e.error))?;
     Ok(())
