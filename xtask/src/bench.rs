@@ -129,6 +129,10 @@ fn program(root: &Path, bench: &Bench, args: &[String]) -> Command {
         }
     }
     command.args(args);
+    // candle's second pool of threads spins while it waits; the binary `mnemic` sets this for itself.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        command.env("CANDLE_NUM_THREADS", "1");
+    }
     command
 }
 

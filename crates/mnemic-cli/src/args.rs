@@ -15,7 +15,7 @@ use mnemic_tasks::data::babi::{Edition, Split, Task};
     after_help = "\
 Examples:
   mnemic demo                                        train DMN+ on generated stories and ask it
-  mnemic train models/dmn-plus/babi-10k-task1.toml   train a recipe; Ctrl-C saves, the same command resumes
+  mnemic train models/dmn-plus/babi-10k-task1.toml   train a recipe; Ctrl-C saves
   mnemic ask runs/dmn-plus-babi-10k-task1            type a story and questions
   mnemic inspect runs/demo --html attention.html     a page of what it attended to
   mnemic data generate --task 2 --questions 100      stories in the official format
