@@ -150,8 +150,13 @@ fn signals_save_and_stop() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(signal_twice(dir.path()).code(), Some(130));
+    // A first signal that comes before the slow batch has begun saves and ends the run cleanly: try again then.
+    let hit = (0..5).any(|_| {
+        let code = signal_twice(tempfile::tempdir().unwrap().path()).code();
+        assert!(matches!(code, Some(0 | 130)), "{code:?}");
+        code == Some(130)
+    });
+    assert!(hit, "no second signal ended a run at once");
 }
 
 /// Starts a child with slow batches, sends two signals, and gives its status.
@@ -163,6 +168,7 @@ fn signal_twice(dir: &Path) -> ExitStatus {
         assert!(start.elapsed() < Duration::from_secs(60), "the child does not start");
         std::thread::sleep(Duration::from_millis(1));
     }
+    std::thread::sleep(Duration::from_millis(100));
     send("-INT", &child);
     std::thread::sleep(Duration::from_millis(100));
     send("-INT", &child);
