@@ -4,10 +4,13 @@
 
 pub mod activation;
 pub mod cross_entropy;
+mod fused;
 pub mod interaction;
 mod matmul;
 pub mod pooled_embedding;
 mod real;
 pub mod recurrent;
 pub mod rng;
+pub mod simd;
 pub mod softmax;
+mod threads;

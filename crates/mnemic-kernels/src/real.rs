@@ -7,12 +7,15 @@ use rayon::prelude::*;
 
 use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
 
+use crate::simd;
+
 /// f32 or f64.
 pub(crate) trait Real:
     WithDType + Default + std::ops::Neg<Output = Self> + std::iter::Sum + Send + Sync
 {
     const ZERO: Self;
     const ONE: Self;
+    const NAN: Self;
     fn exp_(self) -> Self;
     fn tanh_(self) -> Self;
     fn sigmoid_(self) -> Self;
@@ -23,6 +26,7 @@ pub(crate) trait Real:
 impl Real for f32 {
     const ZERO: f32 = 0.;
     const ONE: f32 = 1.;
+    const NAN: f32 = f32::NAN;
 
     /// Cody-Waite reduction to `|r| <= ln 2 / 2`, then a polynomial of degree 6 in Horner form. Saturates to 0 and infinity.
     #[inline(always)]
@@ -82,6 +86,7 @@ impl Real for f32 {
 impl Real for f64 {
     const ZERO: f64 = 0.;
     const ONE: f64 = 1.;
+    const NAN: f64 = f64::NAN;
     #[inline(always)]
     fn exp_(self) -> f64 {
         self.exp()
@@ -121,10 +126,15 @@ pub(crate) fn to_vec<T: Real>(t: &Tensor) -> Result<Vec<T>> {
     t.flatten_all()?.to_vec1::<T>()
 }
 
+/// A zeroed buffer for results. Under test it holds NaN instead, so that a place that is not written shows.
+pub(crate) fn buffer<T: Real>(n: usize) -> Vec<T> {
+    vec![if cfg!(test) { T::NAN } else { T::ZERO }; n]
+}
+
 /// Below so many numbers, threads cost more than they give.
 const PARALLEL: usize = 1 << 16;
 
-/// Runs `f(start, part)` over parts of `xs`, at a SIMD level chosen at run time and on threads where there is much to do. Parts
+/// Runs `f(start, part)` over parts of `xs`, at the SIMD level in force and on threads where there is much to do. Parts
 /// begin at multiples of `row`; the split does not depend on the number of threads.
 pub(crate) fn for_chunks<T: Real>(xs: &mut [T], row: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     struct Part<'a, T, F>(usize, &'a mut [T], &'a F);
@@ -135,15 +145,15 @@ pub(crate) fn for_chunks<T: Real>(xs: &mut [T], row: usize, f: impl Fn(usize, &m
             (self.2)(self.0, self.1);
         }
     }
-    let arch = pulp::Arch::new();
-    let size = ((1 << 14) / row).max(1) * row;
+    let level = simd::level();
+    let size = ((1 << 14) / row.max(1)).max(1) * row.max(1);
     let parts = xs.len().div_ceil(size);
-    if xs.len() < PARALLEL || parts < 2 {
-        arch.dispatch(Part(0, xs, &f));
+    if xs.len() < PARALLEL || parts < 2 || rayon::current_num_threads() < 2 {
+        level.dispatch(Part(0, xs, &f));
     } else {
         xs.par_chunks_mut(size)
             .enumerate()
-            .for_each(|(i, part)| arch.dispatch(Part(i * size, part, &f)));
+            .for_each(|(i, part)| level.dispatch(Part(i * size, part, &f)));
     }
 }
 

@@ -1,0 +1,486 @@
+//! Fused operations with any number of operands and results, as candle operations.
+//!
+//! A candle `CustomOp` has at most three operands and one result; packing more into one tensor would copy them, and cutting
+//! the result up would fill the backward pass with zeros. So the values are computed first, and the graph is then made of:
+//!
+//! - a chain of scalar *tokens* that hold the edges to the operands, two or three each;
+//! - one node for every result, on top of the last token. Its backward pass lays its gradient aside.
+//!
+//! candle visits a node after all nodes that use it. So when the last token is reached, the gradients of all results in use have
+//! been laid aside; it computes those of the operands, and the tokens below hand theirs on.
+//! With one result and up to three operands the result is itself the token.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor,
+    bail,
+};
+
+use crate::real::{Real, slice};
+
+/// A contiguous operand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a, T> {
+    pub(crate) data: &'a [T],
+    pub(crate) dims: &'a [usize],
+}
+
+/// A result: its numbers, row-major, and its shape.
+pub(crate) type Array<T> = (Vec<T>, Vec<usize>);
+
+/// What the backward pass of an operation is given.
+pub(crate) struct Backward<'a, T, S> {
+    pub(crate) inputs: &'a [View<'a, T>],
+    pub(crate) outputs: &'a [View<'a, T>],
+    pub(crate) saved: &'a S,
+    /// The gradients of the results; `None` for one that the loss does not depend on.
+    pub(crate) grads: &'a [Option<View<'a, T>>],
+    /// Which operands need a gradient.
+    pub(crate) wanted: &'a [bool],
+}
+
+/// An operation in 32 and 64 bits with a backward pass. Half precision is computed in 32 bits.
+pub(crate) trait FusedOp: Send + Sync + 'static {
+    const NAME: &'static str;
+    /// What the forward pass keeps for the backward pass, beside operands and results.
+    type Saved<T: Real>: Send + Sync;
+
+    /// The results, and what to keep. `grad` says whether a backward pass may follow; else nothing need be kept.
+    fn forward<T: Real>(
+        &self,
+        inputs: &[View<'_, T>],
+        grad: bool,
+    ) -> Result<(Vec<Array<T>>, Self::Saved<T>)>;
+
+    /// A gradient, row-major, for each operand that is wanted; what stands at the others is not looked at.
+    fn backward<T: Real>(
+        &self,
+        pass: Backward<'_, T, Self::Saved<T>>,
+    ) -> Result<Vec<Option<Vec<T>>>>;
+}
+
+/// Whether the fused CPU path can take these operands: floats of one type on the CPU.
+pub(crate) fn takes(inputs: &[&Tensor]) -> bool {
+    let float = |d| matches!(d, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+    inputs.iter().all(|t| t.device().is_cpu() && float(t.dtype()) && t.dtype() == inputs[0].dtype())
+}
+
+/// Runs `op` on CPU tensors and ties its results into the graph.
+pub(crate) fn apply<O: FusedOp>(op: O, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    if !takes(inputs) {
+        let got: Vec<_> = inputs.iter().map(|t| (t.dtype(), t.device().location())).collect();
+        bail!("{}: expected floats of one type on the CPU, got {got:?}", O::NAME);
+    }
+    match inputs.first().map_or(DType::F32, |t| t.dtype()) {
+        DType::F64 => run::<O, f64>(op, inputs),
+        DType::F32 => run::<O, f32>(op, inputs),
+        half => {
+            let wide = inputs.iter().map(|t| t.to_dtype(DType::F32)).collect::<Result<Vec<_>>>()?;
+            let results = run::<O, f32>(op, &wide.iter().collect::<Vec<_>>())?;
+            results.iter().map(|t| t.to_dtype(half)).collect()
+        }
+    }
+}
+
+/// [`apply`] for an operation of one result.
+pub(crate) fn apply1<O: FusedOp>(op: O, inputs: &[&Tensor]) -> Result<Tensor> {
+    match apply(op, inputs)?.into_iter().next() {
+        Some(result) => Ok(result),
+        None => bail!("{}: internal error: no result", O::NAME),
+    }
+}
+
+fn run<O: FusedOp, T: Real>(op: O, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let values = inputs.iter().map(|t| t.detach().contiguous()).collect::<Result<Vec<Tensor>>>()?;
+    let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| inputs[i].track_op()).collect();
+    let (results, saved) =
+        with_views::<T, _>(&values, |views| op.forward(views, !tracked.is_empty()))??;
+    let Some(device) = inputs.first().map(|t| t.device()) else {
+        bail!("{}: internal error: no operand", O::NAME)
+    };
+    if tracked.is_empty() {
+        return results.into_iter().map(|(v, dims)| Tensor::from_vec(v, dims, device)).collect();
+    }
+    let wanted = inputs.iter().map(|t| t.track_op()).collect();
+    let state = Mutex::new(State {
+        outputs: vec![],
+        grads: vec![None; results.len()],
+        input_grads: vec![None; inputs.len()],
+    });
+    let call: Arc<dyn Call> = Arc::new(TypedCall::<O, T> { op, values, saved, wanted, state });
+    tie(&call, inputs, &tracked, results)
+}
+
+/// Makes the nodes; see the module's page.
+fn tie<T: Real>(
+    call: &Arc<dyn Call>,
+    inputs: &[&Tensor],
+    tracked: &[usize],
+    results: Vec<Array<T>>,
+) -> Result<Vec<Tensor>> {
+    let direct = results.len() == 1 && tracked.len() <= 3;
+    let mut results: Vec<_> =
+        results.into_iter().map(|(v, dims)| (T::storage(v), Shape::from(dims))).collect();
+    let first = if direct { results.pop() } else { None };
+    let mut rest = tracked;
+    let mut token: Option<Tensor> = None;
+    let mut payload = first;
+    loop {
+        let room = if token.is_some() { 2 } else { 3 };
+        let (now, later) = rest.split_at(rest.len().min(room));
+        rest = later;
+        let node = Token {
+            call: Arc::clone(call),
+            operands: now.to_vec(),
+            above: token.is_some(),
+            head: rest.is_empty(),
+            direct,
+            payload: Mutex::new(payload.take()),
+        };
+        let below = token.take();
+        let mut args: Vec<&Tensor> = now.iter().map(|&i| inputs[i]).collect();
+        args.extend(below.as_ref());
+        token = Some(match args.as_slice() {
+            [a] => a.apply_op1(node)?,
+            [a, b] => a.apply_op2(b, node)?,
+            [a, b, c] => a.apply_op3(b, c, node)?,
+            _ => bail!("internal error: {} operands of a token", args.len()),
+        });
+        if rest.is_empty() {
+            break;
+        }
+    }
+    let Some(token) = token else { bail!("internal error: no token") };
+    let outputs = if direct {
+        vec![token]
+    } else {
+        let node = |(index, result)| {
+            let payload = Mutex::new(Some(result));
+            token.apply_op1(ResultNode { call: Arc::clone(call), index, payload })
+        };
+        results.into_iter().enumerate().map(node).collect::<Result<Vec<_>>>()?
+    };
+    call.state().outputs = outputs.iter().map(Tensor::detach).collect();
+    Ok(outputs)
+}
+
+/// One use of an operation, without its types.
+trait Call: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn state(&self) -> MutexGuard<'_, State>;
+    /// Computes the gradients of the operands from those of the results.
+    fn run_backward(&self) -> Result<()>;
+}
+
+/// What changes while a graph is walked backwards.
+struct State {
+    /// The results, cut from the graph: they share its memory but keep nothing of it alive.
+    outputs: Vec<Tensor>,
+    grads: Vec<Option<Tensor>>,
+    input_grads: Vec<Option<Tensor>>,
+}
+
+struct TypedCall<O: FusedOp, T: Real> {
+    op: O,
+    values: Vec<Tensor>,
+    saved: O::Saved<T>,
+    wanted: Vec<bool>,
+    state: Mutex<State>,
+}
+
+impl<O: FusedOp, T: Real> Call for TypedCall<O, T> {
+    fn name(&self) -> &'static str {
+        O::NAME
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run_backward(&self) -> Result<()> {
+        let (outputs, grads) = {
+            let mut state = self.state();
+            let empty = vec![None; state.grads.len()];
+            (state.outputs.clone(), std::mem::replace(&mut state.grads, empty))
+        };
+        let given: Vec<Tensor> =
+            grads.iter().flatten().map(Tensor::contiguous).collect::<Result<_>>()?;
+        let results = with_views::<T, _>(&self.values, |inputs| {
+            with_views::<T, _>(&outputs, |outputs| {
+                with_views::<T, _>(&given, |given| {
+                    let mut given = given.iter().copied();
+                    let grads: Vec<_> =
+                        grads.iter().map(|g| g.as_ref().and_then(|_| given.next())).collect();
+                    self.op.backward(Backward {
+                        inputs,
+                        outputs,
+                        saved: &self.saved,
+                        grads: &grads,
+                        wanted: &self.wanted,
+                    })
+                })
+            })
+        })????;
+        let mut tensors = Vec::with_capacity(results.len());
+        for ((result, value), &wanted) in results.into_iter().zip(&self.values).zip(&self.wanted) {
+            tensors.push(match (wanted, result) {
+                (false, _) => None,
+                (true, Some(v)) => Some(Tensor::from_vec(v, value.shape(), value.device())?),
+                (true, None) => bail!("{}: internal error: a gradient is missing", O::NAME),
+            });
+        }
+        self.state().input_grads = tensors;
+        Ok(())
+    }
+}
+
+/// Calls `f` with the numbers of contiguous CPU tensors.
+fn with_views<T: Real, R>(tensors: &[Tensor], f: impl FnOnce(&[View<'_, T>]) -> R) -> Result<R> {
+    let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let mut views = Vec::with_capacity(guards.len());
+    for ((storage, layout), tensor) in guards.iter().zip(tensors) {
+        let Storage::Cpu(storage) = &**storage else { bail!("internal error: not on the CPU") };
+        views.push(View { data: slice("fused", storage, layout)?, dims: tensor.dims() });
+    }
+    Ok(f(&views))
+}
+
+/// A scalar that stands for all results, or, where `direct`, the only result.
+struct Token {
+    call: Arc<dyn Call>,
+    /// The operands that this token has edges to.
+    operands: Vec<usize>,
+    /// Whether it stands on another token, its last argument.
+    above: bool,
+    /// Whether the results stand on it.
+    head: bool,
+    direct: bool,
+    payload: Mutex<Option<(CpuStorage, Shape)>>,
+}
+
+impl Token {
+    fn value(&self) -> Result<(CpuStorage, Shape)> {
+        if !self.direct {
+            // A float: candle passes no gradient through integers.
+            return Ok((CpuStorage::F32(vec![0.]), Shape::from(())));
+        }
+        take_payload(&self.payload, self.call.name())
+    }
+
+    /// The gradients of the arguments, in their order.
+    fn gradients(&self, token_grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        if self.head {
+            if self.direct {
+                self.call.state().grads[0] = Some(token_grad.clone());
+            }
+            self.call.run_backward()?;
+        }
+        let mut state = self.call.state();
+        let mut all = [None, None, None];
+        for (slot, &i) in all.iter_mut().zip(&self.operands) {
+            *slot = state.input_grads[i].take();
+        }
+        if self.above {
+            all[self.operands.len()] = Some(token_grad.clone());
+        }
+        Ok(all)
+    }
+}
+
+fn take_payload(
+    payload: &Mutex<Option<(CpuStorage, Shape)>>,
+    name: &str,
+) -> Result<(CpuStorage, Shape)> {
+    match payload.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(value) => Ok(value),
+        None => bail!("{name}: internal error: a result was taken twice"),
+    }
+}
+
+impl CustomOp1 for Token {
+    fn name(&self) -> &'static str {
+        self.call.name()
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.value()
+    }
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let [a, _, _] = self.gradients(grad)?;
+        Ok(a)
+    }
+}
+
+impl CustomOp2 for Token {
+    fn name(&self) -> &'static str {
+        self.call.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.value()
+    }
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [a, b, _] = self.gradients(grad)?;
+        Ok((a, b))
+    }
+}
+
+impl CustomOp3 for Token {
+    fn name(&self) -> &'static str {
+        self.call.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.value()
+    }
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [a, b, c] = self.gradients(grad)?;
+        Ok((a, b, c))
+    }
+}
+
+/// One of several results.
+struct ResultNode {
+    call: Arc<dyn Call>,
+    index: usize,
+    payload: Mutex<Option<(CpuStorage, Shape)>>,
+}
+
+impl CustomOp1 for ResultNode {
+    fn name(&self) -> &'static str {
+        self.call.name()
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        take_payload(&self.payload, self.call.name())
+    }
+    fn bwd(&self, token: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.call.state().grads[self.index] = Some(grad.clone());
+        Ok(Some(token.zeros_like()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+    use mnemic_testing::{assert_close, check_gradients, waves};
+
+    use super::*;
+
+    /// From vectors `x_1 … x_n` of one length: their sum, `x_1 x_n`, and the sum of squares of `x_2`.
+    struct Toy;
+
+    impl FusedOp for Toy {
+        const NAME: &'static str = "toy";
+        type Saved<T: Real> = ();
+
+        fn forward<T: Real>(&self, x: &[View<'_, T>], _: bool) -> Result<(Vec<Array<T>>, ())> {
+            let n = x[0].data.len();
+            let sum = (0..n).map(|i| x.iter().map(|v| v.data[i]).sum::<T>()).collect();
+            let last = x[x.len() - 1].data;
+            let product = x[0].data.iter().zip(last).map(|(a, b)| *a * *b).collect();
+            let squares = x[1].data.iter().map(|a| *a * *a).sum::<T>();
+            Ok((vec![(sum, vec![n]), (product, vec![n]), (vec![squares], vec![])], ()))
+        }
+
+        fn backward<T: Real>(&self, pass: Backward<'_, T, ()>) -> Result<Vec<Option<Vec<T>>>> {
+            let Backward { inputs: x, outputs, grads, wanted, .. } = pass;
+            assert_eq!(outputs.len(), 3);
+            let (n, last) = (x[0].data.len(), x.len() - 1);
+            let at = |k: usize, i: usize| grads[k].map_or(T::ZERO, |g| g.data[i]);
+            let one = |k: usize| {
+                let mut d: Vec<T> = (0..n).map(|i| at(0, i)).collect();
+                for i in 0..n {
+                    if k == 0 {
+                        d[i] += at(1, i) * x[last].data[i];
+                    }
+                    if k == last {
+                        d[i] += at(1, i) * x[0].data[i];
+                    }
+                    if k == 1 {
+                        d[i] += at(2, 0) * (x[1].data[i] + x[1].data[i]);
+                    }
+                }
+                d
+            };
+            Ok((0..x.len()).map(|k| wanted[k].then(|| one(k))).collect())
+        }
+    }
+
+    fn vectors(n: usize) -> Vec<Tensor> {
+        (0..n).map(|k| waves(&[3], k as f64, 1., DType::F64)).collect()
+    }
+
+    #[test]
+    fn gradients_of_many_operands_and_results() {
+        for n in 2..=8 {
+            let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+            let inputs: Vec<_> = names.into_iter().zip(vectors(n)).collect();
+            check_gradients(&inputs, 1e-8, |x| {
+                let y = apply(Toy, &x.iter().collect::<Vec<_>>())?;
+                (y[0].sin()?.sum_all()? + y[1].exp()?.sum_all()?)? + &y[2]
+            });
+            // Only one of the results in use.
+            check_gradients(&inputs, 1e-8, |x| {
+                apply(Toy, &x.iter().collect::<Vec<_>>())?[0].sqr()?.sum_all()
+            });
+        }
+    }
+
+    #[test]
+    fn operands_that_need_no_gradient_repeat_or_lie_scattered() {
+        let v = vectors(3);
+        let a = Var::from_tensor(&v[0]).unwrap();
+        let y = apply(Toy, &[&a, &v[1], &a]).unwrap();
+        let grads = (y[0].sum_all().unwrap() + y[1].sum_all().unwrap()).unwrap();
+        let (first, second) = (grads.backward().unwrap(), grads.backward().unwrap());
+        // 2 x_1 + x_2 + x_1^2
+        let expected = ((a.as_tensor() * 2.).unwrap() + 2.).unwrap();
+        assert_close("repeated", first.get(&a).unwrap(), &expected, 1e-12, 1e-12);
+        assert_close("twice", second.get(&a).unwrap(), &expected, 1e-12, 1e-12);
+        assert!(first.get(&v[1]).is_none());
+        let wide = waves(&[3, 2], 1., 1., DType::F64);
+        let column = wide.narrow(1, 1, 1).unwrap().squeeze(1).unwrap();
+        let plain = apply(Toy, &[&column, &column]).unwrap();
+        assert!(!plain[0].track_op());
+        assert_close("column", &plain[0], &(&column * 2.).unwrap(), 0., 0.);
+    }
+
+    #[test]
+    fn half_precision_and_mixed_types() {
+        let a = Var::from_tensor(&waves(&[3], 1., 1., DType::BF16)).unwrap();
+        let y = apply(Toy, &[&a, &a]).unwrap();
+        assert_eq!(y[0].dtype(), DType::BF16);
+        let grads = y[0].sum_all().unwrap().backward().unwrap();
+        assert_eq!(
+            grads.get(&a).unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap(),
+            [2.; 3]
+        );
+        let b = Tensor::zeros(3, DType::F64, &Device::Cpu).unwrap();
+        assert!(apply(Toy, &[&a, &b]).unwrap_err().to_string().contains("floats of one type"));
+    }
+}
