@@ -7,11 +7,12 @@ use rayon::prelude::*;
 
 use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
 
+use crate::lanes::Lanes;
 use crate::simd;
 
 /// f32 or f64.
 pub(crate) trait Real:
-    WithDType + Default + std::ops::Neg<Output = Self> + std::iter::Sum + Send + Sync
+    WithDType + Lanes + Default + std::ops::Neg<Output = Self> + std::iter::Sum + Send + Sync
 {
     const ZERO: Self;
     const ONE: Self;

@@ -121,7 +121,8 @@ impl Level {
         {
             return Simd::vectorize(simd, op);
         }
-        Simd::vectorize(pulp::Scalar, op)
+        // Vectors of 128 bits are part of every 64-bit target.
+        Simd::vectorize(pulp::Scalar128b, op)
     }
 }
 

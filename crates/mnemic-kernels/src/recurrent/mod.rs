@@ -7,7 +7,6 @@
 //! effect or gets a gradient. With `reverse`, each row is read from its own last valid step to its first, and outputs stand at
 //! the step that they were made for.
 
-mod cells;
 mod cpu;
 pub mod plain;
 
@@ -101,7 +100,7 @@ pub fn lstm(
 ) -> Result<LstmScan> {
     check("lstm", 4, xs, weights, steps)?;
     if cpu::takes(xs) {
-        return cpu::lstm(xs, state0, weights, steps);
+        return cpu::lstm(xs, state0, weights, None, steps);
     }
     plain::lstm(xs, state0, weights, steps)
 }
@@ -115,8 +114,8 @@ pub fn gru(
     steps: Steps<'_>,
 ) -> Result<Scan> {
     check("gru", 3, xs, weights, steps)?;
-    if reset == Reset::After && cpu::takes(xs) {
-        return cpu::gru(xs, None, h0, weights, steps);
+    if cpu::takes(xs) {
+        return cpu::gru(xs, None, h0, weights, reset, steps);
     }
     plain::gru(xs, None, h0, weights, reset, steps)
 }
@@ -133,7 +132,7 @@ pub fn gated_gru(
     check("gated_gru", 3, xs, weights, steps)?;
     check_gates("gated_gru", xs, gates)?;
     if cpu::takes(xs) {
-        return cpu::gru(xs, Some(gates), h0, weights, steps);
+        return cpu::gru(xs, Some(gates), h0, weights, Reset::After, steps);
     }
     plain::gru(xs, Some(gates), h0, weights, Reset::After, steps)
 }
@@ -151,7 +150,9 @@ pub fn attention_gru(
     check("attention_gru", 2, xs, weights, steps)?;
     check_gates("attention_gru", xs, gates)?;
     if cpu::takes(xs) {
-        return cpu::attention_gru(xs, gates, h0, weights, steps);
+        let input = cpu::Input::raw(xs, weights);
+        let w = (&weights.w_hh, weights.b_hh.as_ref());
+        return cpu::attention_gru(input, gates, h0, w, steps);
     }
     plain::attention_gru(xs, gates, h0, weights, steps)
 }
