@@ -93,7 +93,7 @@ const VERBS: &[Verb] = &[
             Flag {
                 name: "--save",
                 value: Some("LABEL"),
-                help: "keep the raw output, with date, commit and machine, in benches/results",
+                help: "keep the output, with date, commit and machine, in benches/results",
             },
             Flag { name: "--list", value: None, help: "list the benches and stop" },
         ],
@@ -102,6 +102,8 @@ const VERBS: &[Verb] = &[
             "cargo xtask bench --list",
             "cargo xtask bench dmn-step --peers",
             "cargo xtask bench dmn-step --peers --save two-cores --batch 100",
+            "cargo xtask bench kernels --list",
+            "cargo xtask bench kernels --peers --filter gru,lstm --threads 1,2",
         ],
         run: bench::run,
     },

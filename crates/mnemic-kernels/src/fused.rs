@@ -29,6 +29,9 @@ pub(crate) struct View<'a, T> {
 /// A result: its numbers, row-major, and its shape.
 pub(crate) type Array<T> = (Vec<T>, Vec<usize>);
 
+/// What a forward pass gives: its results, and what the backward pass needs.
+pub(crate) type Results<T, S> = (Vec<Array<T>>, S);
+
 /// What the backward pass of an operation is given.
 pub(crate) struct Backward<'a, T, S> {
     pub(crate) inputs: &'a [View<'a, T>],
@@ -51,7 +54,7 @@ pub(crate) trait FusedOp: Send + Sync + 'static {
         &self,
         inputs: &[View<'_, T>],
         grad: bool,
-    ) -> Result<(Vec<Array<T>>, Self::Saved<T>)>;
+    ) -> Result<Results<T, Self::Saved<T>>>;
 
     /// A gradient, row-major, for each operand that is wanted; what stands at the others is not looked at.
     fn backward<T: Real>(
@@ -414,15 +417,15 @@ mod tests {
             let at = |k: usize, i: usize| grads[k].map_or(T::ZERO, |g| g.data[i]);
             let one = |k: usize| {
                 let mut d: Vec<T> = (0..n).map(|i| at(0, i)).collect();
-                for i in 0..n {
+                for (i, d) in d.iter_mut().enumerate() {
                     if k == 0 {
-                        d[i] += at(1, i) * x[last].data[i];
+                        *d += at(1, i) * x[last].data[i];
                     }
                     if k == last {
-                        d[i] += at(1, i) * x[0].data[i];
+                        *d += at(1, i) * x[0].data[i];
                     }
                     if k == 1 {
-                        d[i] += at(2, 0) * (x[1].data[i] + x[1].data[i]);
+                        *d += at(2, 0) * (x[1].data[i] + x[1].data[i]);
                     }
                 }
                 d

@@ -3,16 +3,31 @@
 #![allow(unsafe_code)]
 
 pub mod activation;
+pub mod additive;
+pub mod binary_cross_entropy;
+#[cfg(test)]
+mod checks;
+pub mod content;
 pub mod cross_entropy;
+pub mod cumulative;
+pub mod dropout;
+pub mod episodic;
 mod fused;
 pub mod interaction;
 mod lanes;
+pub mod linear;
+pub mod math;
 mod matmul;
+pub mod normalization;
 mod packed;
 pub mod pooled_embedding;
 mod real;
 pub mod recurrent;
+mod registers;
 pub mod rng;
+mod rows;
 pub mod simd;
 pub mod softmax;
 mod threads;
+pub mod time_steps;
+pub mod top_k;

@@ -12,6 +12,9 @@ pub(crate) struct Mat<'a, T> {
     pub(crate) col: usize,
 }
 
+/// Below so many multiplications a product takes a few microseconds: less than waking a thread.
+const PARALLEL: usize = 64 * 64 * 64 * 4;
+
 fn fits(len: usize, m: usize, n: usize, row: usize, col: usize) -> bool {
     m == 0 || n == 0 || (m - 1) * row + (n - 1) * col < len
 }
@@ -30,6 +33,7 @@ pub(crate) fn matmul<T: Real>(
     assert!(fits(dst.len(), m, n, dst_row, 1) && dst_row >= n, "matmul: destination too small");
     assert!(fits(lhs.data.len(), m, k, lhs.row, lhs.col), "matmul: left operand too small");
     assert!(fits(rhs.data.len(), k, n, rhs.row, rhs.col), "matmul: right operand too small");
+    let parallelism = if m * n * k < PARALLEL { Parallelism::None } else { parallelism };
     // SAFETY: the assertions above keep every access of the three strided views inside its slice; `dst` is borrowed
     // mutably, so it overlaps neither operand, and rows of `dst` do not overlap because `dst_row >= n`.
     unsafe {

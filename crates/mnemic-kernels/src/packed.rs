@@ -8,9 +8,9 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::lanes::Lanes;
 use crate::matmul::Mat;
 use crate::real::Real;
+use crate::registers::Registers;
 use crate::simd::Level;
 
 const WIDE: usize = 32;
@@ -142,7 +142,7 @@ fn columns<S: Simd, T: Real, const R: usize, const W: usize>(
     to: &mut Target<'_, T>,
     column: usize,
 ) -> usize {
-    let lanes = <T as Lanes>::lanes::<S>();
+    let lanes = <T as Registers>::lanes::<S>();
     if lanes >= W {
         tile::<S, T, R, 1, W>(simd, row, terms, to, column, 0);
     } else {
@@ -165,7 +165,7 @@ fn tile<S: Simd, T: Real, const R: usize, const C: usize, const W: usize>(
     column: usize,
     at: usize,
 ) {
-    let lanes = <T as Lanes>::lanes::<S>();
+    let lanes = <T as Registers>::lanes::<S>();
     let first = column + at;
     let mut acc = [[T::splat(simd, T::ZERO); C]; R];
     for (r, acc) in acc.iter_mut().enumerate() {
@@ -251,7 +251,10 @@ mod tests {
                         })
                         .sum();
                     let (got, want) = (dst[i * (n + 1) + j].to_f64(), bias[j].to_f64() + 2. * sum);
-                    assert!((got - want).abs() < tolerance, "{level:?} {rows} {k} {n}: {got} {want}");
+                    assert!(
+                        (got - want).abs() < tolerance,
+                        "{level:?} {rows} {k} {n}: {got} {want}"
+                    );
                 }
                 assert!(dst[i * (n + 1) + n].to_f64().is_nan(), "written beyond the row");
             }
@@ -261,7 +264,9 @@ mod tests {
     #[test]
     fn equals_the_definition() {
         for rows in [1, 2, 3, 5, 11, 12, 25] {
-            for (k, n) in [(1, 1), (7, 15), (20, 16), (80, 17), (33, 31), (16, 32), (9, 49), (65, 80)] {
+            for (k, n) in
+                [(1, 1), (7, 15), (20, 16), (80, 17), (33, 31), (16, 32), (9, 49), (65, 80)]
+            {
                 check::<f32>(rows, k, n, 1e-4);
                 check::<f64>(rows, k, n, 1e-12);
             }

@@ -8,13 +8,13 @@
 //! are the same in every pass, so they are computed once.
 
 use candle_core::{D, Module, Result, Tensor, bail};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use mnemic_kernels::activation::tanh;
 use mnemic_kernels::interaction::interaction;
 use mnemic_kernels::softmax::{masked_softmax, softmax};
 
 use crate::init::xavier_uniform;
-use crate::linear;
+use crate::{Linear, linear};
 
 /// Which features are scored and how gates are made of the scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

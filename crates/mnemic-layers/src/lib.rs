@@ -8,22 +8,31 @@ pub mod init;
 mod linear;
 pub mod losses;
 mod masks;
+mod multi_head;
+mod norm;
 mod position;
 mod recurrent;
 mod store;
+mod transformer;
 
 pub use attention::dot_attention;
-pub use candle_nn::Linear;
 pub use context::{Context, Trace, Watched};
 pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
-pub use linear::linear;
+pub use linear::{Linear, linear};
 pub use masks::{gather_steps, last_states, length_mask};
+pub use mnemic_kernels::attention::{Bias, Mask, Relative, alibi_slopes};
 pub use mnemic_kernels::rng::Philox;
 pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};
+pub use multi_head::{AttentionOptions, MultiHeadAttention, MultiHeadConfig};
+pub use norm::{LayerNorm, LayerNormConfig, RmsNorm};
 pub use position::{PositionEncoding, position_encoding};
 pub use recurrent::{
     AttentionGru, GateInit, GatedGru, Gru, Lstm, Nonlinearity, Recurrent, RecurrentConfig,
     RecurrentInit, RecurrentLstm, Reset, Rnn,
 };
 pub use store::{LoadMismatch, ParamStore};
+pub use transformer::{
+    Activation, SinusoidLayout, TransformerConfig, TransformerDecoder, TransformerDecoderLayer,
+    TransformerEncoder, TransformerEncoderLayer, sinusoidal_positions,
+};

@@ -51,7 +51,10 @@ pub(super) fn check(
 
 fn is_member_manifest(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
-    matches!(parts.as_slice(), ["crates", _, "Cargo.toml"] | ["tests" | "xtask", "Cargo.toml"])
+    matches!(
+        parts.as_slice(),
+        ["crates", _, "Cargo.toml"] | ["tests" | "xtask" | "benches", "Cargo.toml"]
+    )
 }
 
 /// What a row of the table allows.

@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 /// Plain twin of [`super::embedding`].
 pub fn embedding(table: &Tensor, ids: &Tensor, padding: Option<u32>) -> Result<Tensor> {
     let (_, d) = table.dims2()?;
-    let rows = table.index_select(&ids.flatten_all()?, 0)?;
+    let rows = table.contiguous()?.index_select(&ids.flatten_all()?, 0)?;
     let mut shape = ids.dims().to_vec();
     shape.push(d);
     let rows = rows.reshape(shape)?;

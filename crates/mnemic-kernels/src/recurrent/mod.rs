@@ -102,7 +102,27 @@ pub fn lstm(
     if cpu::takes(xs) {
         return cpu::lstm(xs, state0, weights, None, steps);
     }
-    plain::lstm(xs, state0, weights, steps)
+    plain::lstm(xs, state0, weights, None, steps)
+}
+
+/// LSTM with peepholes (Gers et al. 2002): `peepholes (3, h)` holds the diagonal weights `p_i`, `p_f` and `p_o`; i and f read `p ∘ c_{t-1}`
+/// beside their products, o reads `p_o ∘ c_t`.
+pub fn peephole_lstm(
+    xs: &Tensor,
+    state0: Option<(&Tensor, &Tensor)>,
+    weights: &Weights,
+    peepholes: &Tensor,
+    steps: Steps<'_>,
+) -> Result<LstmScan> {
+    check("peephole_lstm", 4, xs, weights, steps)?;
+    let h = weights.w_hh.dim(1)?;
+    if peepholes.dims() != [3, h] {
+        bail!("peephole_lstm: expected peepholes (3, {h}), got {:?}", peepholes.dims());
+    }
+    if cpu::takes(xs) {
+        return cpu::lstm(xs, state0, weights, Some(peepholes), steps);
+    }
+    plain::lstm(xs, state0, weights, Some(peepholes), steps)
 }
 
 /// GRU (gates r z n): `h_t = (1 - z) ∘ n + z ∘ h_{t-1}`, with the reset gate where `reset` says.
@@ -157,6 +177,30 @@ pub fn attention_gru(
     plain::attention_gru(xs, gates, h0, weights, steps)
 }
 
+/// [`attention_gru`] over input products `W x + b` `(b, t, 2h)` that are there already, since several passes share them; `w_hh (2h, h)`,
+/// `b_hh (2h)`.
+pub fn attention_gru_projected(
+    inputs: &Tensor,
+    gates: &Tensor,
+    h0: Option<&Tensor>,
+    w_hh: &Tensor,
+    b_hh: Option<&Tensor>,
+    steps: Steps<'_>,
+) -> Result<Scan> {
+    let op = "attention_gru_projected";
+    let (_, _, width) = inputs.dims3()?;
+    if w_hh.rank() != 2 || width != 2 * w_hh.dim(1)? || w_hh.dim(0)? != width {
+        bail!("{op}: expected w_hh ({width}, {}), got {:?}", width / 2, w_hh.dims());
+    }
+    check_bias(op, "b_hh", b_hh, width)?;
+    check_lengths(op, inputs, steps)?;
+    check_gates(op, inputs, gates)?;
+    if cpu::takes(inputs) {
+        return cpu::attention_gru(cpu::Input::Projected(inputs), gates, h0, (w_hh, b_hh), steps);
+    }
+    plain::attention_gru_projected(inputs, gates, h0, w_hh, b_hh, steps)
+}
+
 fn check_gates(op: &str, xs: &Tensor, gates: &Tensor) -> Result<()> {
     let (b, t, _) = xs.dims3()?;
     if gates.dims() != [b, t] {
@@ -166,7 +210,7 @@ fn check_gates(op: &str, xs: &Tensor, gates: &Tensor) -> Result<()> {
 }
 
 fn check(op: &str, gates: usize, xs: &Tensor, weights: &Weights, steps: Steps<'_>) -> Result<()> {
-    let (b, t, d) = xs.dims3()?;
+    let (_, _, d) = xs.dims3()?;
     let (rows, h) = weights.w_hh.dims2()?;
     if rows != gates * h {
         bail!("{op}: expected w_hh ({gates} h, h), got ({rows}, {h})");
@@ -174,13 +218,22 @@ fn check(op: &str, gates: usize, xs: &Tensor, weights: &Weights, steps: Steps<'_
     if weights.w_ih.dims() != [rows, d] {
         bail!("{op}: expected w_ih ({rows}, {d}), got {:?}", weights.w_ih.dims());
     }
-    for (name, bias) in [("b_ih", &weights.b_ih), ("b_hh", &weights.b_hh)] {
-        if let Some(bias) = bias
-            && bias.dims() != [rows]
-        {
-            bail!("{op}: expected {name} ({rows}), got {:?}", bias.dims());
+    check_bias(op, "b_ih", weights.b_ih.as_ref(), rows)?;
+    check_bias(op, "b_hh", weights.b_hh.as_ref(), rows)?;
+    check_lengths(op, xs, steps)
+}
+
+fn check_bias(op: &str, name: &str, bias: Option<&Tensor>, rows: usize) -> Result<()> {
+    match bias {
+        Some(bias) if bias.dims() != [rows] => {
+            bail!("{op}: expected {name} ({rows}), got {:?}", bias.dims())
         }
+        _ => Ok(()),
     }
+}
+
+fn check_lengths(op: &str, xs: &Tensor, steps: Steps<'_>) -> Result<()> {
+    let (b, t, _) = xs.dims3()?;
     if let Some(lengths) = steps.lengths {
         if lengths.len() != b {
             bail!("{op}: {} lengths for a batch of {b}", lengths.len());

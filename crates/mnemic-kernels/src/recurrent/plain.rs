@@ -107,11 +107,12 @@ pub fn rnn(
     Ok(Scan { output, state })
 }
 
-/// Plain twin of [`super::lstm`].
+/// Plain twin of [`super::lstm`], and with `peepholes` of [`super::peephole_lstm`].
 pub fn lstm(
     xs: &Tensor,
     state0: Option<(&Tensor, &Tensor)>,
     weights: &Weights,
+    peepholes: Option<&Tensor>,
     steps: Steps<'_>,
 ) -> Result<LstmScan> {
     let xw = inputs(xs, weights)?;
@@ -120,8 +121,12 @@ pub fn lstm(
     let (output, [hidden, cell]) = Loop { xs, steps }.run(start, |[h, c], i| {
         let a = (&xw[i] + affine(h, &weights.w_hh, weights.b_hh.as_ref())?)?; // (b, 4h)
         let a = a.chunk(4, 1)?;
-        let c = ((sigmoid(&a[1])? * c)? + (sigmoid(&a[0])? * a[2].tanh()?)?)?;
-        let h = (sigmoid(&a[3])? * c.tanh()?)?;
+        let gate = |q: usize, p: usize, c: &Tensor| match peepholes {
+            Some(all) => sigmoid(&(&a[q] + c.broadcast_mul(&all.get(p)?)?)?),
+            None => sigmoid(&a[q]),
+        };
+        let c = ((gate(1, 1, c)? * c)? + (gate(0, 0, c)? * a[2].tanh()?)?)?;
+        let h = (gate(3, 2, &c)? * c.tanh()?)?;
         Ok([h, c])
     })?;
     Ok(LstmScan { output, hidden, cell })
@@ -170,10 +175,27 @@ pub fn attention_gru(
     weights: &Weights,
     steps: Steps<'_>,
 ) -> Result<Scan> {
-    let xw = inputs(xs, weights)?;
-    let (output, [state]) = Loop { xs, steps }.run([initial(h0, xs, weights)?], |[h], i| {
-        let x = xw[i].chunk(2, 1)?;
-        let a = affine(h, &weights.w_hh, weights.b_hh.as_ref())?.chunk(2, 1)?;
+    let inputs = affine(xs, &weights.w_ih, weights.b_ih.as_ref())?;
+    attention_gru_projected(&inputs, gates, h0, &weights.w_hh, weights.b_hh.as_ref(), steps)
+}
+
+/// Plain twin of [`super::attention_gru_projected`].
+pub fn attention_gru_projected(
+    inputs: &Tensor,
+    gates: &Tensor,
+    h0: Option<&Tensor>,
+    w_hh: &Tensor,
+    b_hh: Option<&Tensor>,
+    steps: Steps<'_>,
+) -> Result<Scan> {
+    let (b, _, width) = inputs.dims3()?;
+    let start = match h0 {
+        Some(h) => h.clone(),
+        None => Tensor::zeros((b, width / 2), inputs.dtype(), inputs.device())?,
+    };
+    let (output, [state]) = Loop { xs: inputs, steps }.run([start], |[h], i| {
+        let x = inputs.narrow(1, i, 1)?.squeeze(1)?.chunk(2, 1)?;
+        let a = affine(h, w_hh, b_hh)?.chunk(2, 1)?;
         let r = sigmoid(&(&x[0] + &a[0])?)?;
         let n = (&x[1] + (r * &a[1])?)?.tanh()?;
         Ok([blend(gates, i, &n, h)?])

@@ -11,33 +11,40 @@ use super::*;
 enum Kind {
     Rnn(Nonlinearity),
     Lstm,
+    PeepholeLstm,
     Gru,
+    GruBefore,
     GatedGru,
     AttentionGru,
+    ProjectedAttentionGru,
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 9] = [
     Kind::Rnn(Nonlinearity::Tanh),
     Kind::Rnn(Nonlinearity::Relu),
     Kind::Lstm,
+    Kind::PeepholeLstm,
     Kind::Gru,
+    Kind::GruBefore,
     Kind::GatedGru,
     Kind::AttentionGru,
+    Kind::ProjectedAttentionGru,
 ];
 
 impl Kind {
     fn gates(self) -> usize {
         match self {
             Kind::Rnn(_) => 1,
-            Kind::AttentionGru => 2,
-            Kind::Gru | Kind::GatedGru => 3,
-            Kind::Lstm => 4,
+            Kind::AttentionGru | Kind::ProjectedAttentionGru => 2,
+            Kind::Gru | Kind::GruBefore | Kind::GatedGru => 3,
+            Kind::Lstm | Kind::PeepholeLstm => 4,
         }
     }
 
     /// Operands in the order: xs, h0, c0, gates, w_ih, w_hh, b_ih, b_hh.
     fn run(self, ops: &[Tensor], steps: Steps<'_>, fast: bool) -> Result<(Tensor, Tensor)> {
         let [xs, h0, c0, gates, w_ih, w_hh, b_ih, b_hh] = ops else { panic!("eight operands") };
+        let peepholes = || b_ih.reshape((4, ()))?.narrow(0, 1, 3);
         let w = Weights {
             w_ih: w_ih.clone(),
             w_hh: w_hh.clone(),
@@ -51,14 +58,25 @@ impl Kind {
             (Kind::Rnn(f), false) => plain::rnn(xs, h, &w, f, steps)?,
             (Kind::Gru, true) => gru(xs, h, &w, Reset::After, steps)?,
             (Kind::Gru, false) => plain::gru(xs, None, h, &w, Reset::After, steps)?,
+            (Kind::GruBefore, true) => gru(xs, h, &w, Reset::Before, steps)?,
+            (Kind::GruBefore, false) => plain::gru(xs, None, h, &w, Reset::Before, steps)?,
             (Kind::GatedGru, true) => gated_gru(xs, &gates, h, &w, steps)?,
             (Kind::GatedGru, false) => plain::gru(xs, Some(&gates), h, &w, Reset::After, steps)?,
             (Kind::AttentionGru, true) => attention_gru(xs, &gates, h, &w, steps)?,
             (Kind::AttentionGru, false) => plain::attention_gru(xs, &gates, h, &w, steps)?,
-            (Kind::Lstm, fast) => {
+            (Kind::ProjectedAttentionGru, fast) => {
+                let inputs = xs.broadcast_matmul(&w_ih.t()?)?.broadcast_add(b_ih)?;
+                let f = if fast { attention_gru_projected } else { plain::attention_gru_projected };
+                f(&inputs, &gates, h, w_hh, Some(b_hh), steps)?
+            }
+            (Kind::Lstm | Kind::PeepholeLstm, fast) => {
                 let s = Some((h0, c));
-                let f = if fast { lstm } else { plain::lstm };
-                let l = f(xs, s, &w, steps)?;
+                let p = matches!(self, Kind::PeepholeLstm).then(peepholes).transpose()?;
+                let l = match (fast, &p) {
+                    (true, None) => lstm(xs, s, &w, steps)?,
+                    (true, Some(p)) => peephole_lstm(xs, s, &w, p, steps)?,
+                    (false, p) => plain::lstm(xs, s, &w, p.as_ref(), steps)?,
+                };
                 return Ok((l.output, Tensor::cat(&[&l.hidden, &l.cell], 1)?));
             }
         };
@@ -243,12 +261,54 @@ fn reset_before_differs_from_after() {
     }
 }
 
+#[test]
+fn oracle_3_peepholes() {
+    let half =
+        |shape: &[usize]| (Tensor::ones(shape, DType::F64, &Device::Cpu).unwrap() * 0.5).unwrap();
+    let weights = Weights { w_ih: half(&[4, 1]), w_hh: half(&[4, 1]), b_ih: None, b_hh: None };
+    let (h0, c0) = ((half(&[1, 1]) * 0.).unwrap(), (half(&[1, 1]) * 0.4).unwrap());
+    let xs = (half(&[1, 1, 1]) * 2.).unwrap();
+    let scan = peephole_lstm(&xs, Some((&h0, &c0)), &weights, &half(&[3, 1]), Steps::default());
+    let scan = scan.unwrap();
+    let expect = |v: f64| Tensor::new(&[[v]], &Device::Cpu).unwrap();
+    assert_close("c", &scan.cell, &expect(0.427500), 0., 1e-6);
+    assert_close("h", &scan.hidden, &expect(0.270660), 0., 1e-6);
+}
+
+#[test]
+fn every_level_agrees() {
+    for kind in KINDS {
+        let ops = kind.operands(13, 5, 9, 37, DType::F64);
+        for level in crate::simd::available() {
+            crate::simd::with_level(level, || compare(kind, &ops, Steps::default(), 1e-11))
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn hostile_inputs_saturate() {
+    for kind in [Kind::Lstm, Kind::Gru, Kind::AttentionGru] {
+        let mut ops = kind.operands(2, 3, 4, 5, DType::F32);
+        ops[0] = (&ops[0] * 1e4).unwrap();
+        ops[6] = (&ops[6] * 1e-40).unwrap();
+        let (output, _) = kind.run(&ops, Steps::default(), true).unwrap();
+        let all = output.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(all.iter().all(|v| v.abs() <= 1.), "{kind:?}");
+        let grads = gradients(kind, &ops, Steps::default(), true).into_iter().flatten();
+        for grad in grads {
+            let all = grad.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(all.iter().all(|v| v.is_finite()), "{kind:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn fused_equals_plain(
         b in 1usize..5, t in 1usize..7, d in 1usize..9, h in 1usize..20,
-        kind in 0usize..6, reverse: bool, seed in 0usize..1000,
+        kind in 0usize..9, reverse: bool, seed in 0usize..1000,
     ) {
         let lengths: Vec<usize> = (0..b).map(|i| (seed / (i + 1)) % (t + 1)).collect();
         let steps = Steps { lengths: Some(&lengths), reverse };

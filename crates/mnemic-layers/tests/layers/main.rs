@@ -9,12 +9,16 @@ mod gated;
 mod initial;
 mod losses;
 mod masks;
+mod multi_head;
+mod multi_head_masks;
+mod norm;
 mod recurrent;
 mod torch;
+mod transformer;
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use mnemic_layers::ParamStore;
 
@@ -71,4 +75,49 @@ fn check_layer(
         let parameters: Vec<_> = names.zip(parameters).collect();
         f(given(&parameters), inputs)
     });
+}
+
+/// Runs `f` on the fixture `name` of PyTorch in f64 and f32, with everything that has a gradient there as a variable,
+/// and compares its output, the loss `Σ output ∘ probe` and every gradient. `None` where there are no fixtures.
+#[track_caller]
+fn against_torch(
+    test: &str,
+    name: &str,
+    f: impl Fn(&HashMap<String, Tensor>, VarBuilder<'static>) -> Result<Tensor>,
+) -> Option<()> {
+    for (ty, dtype, tolerance) in [("f64", DType::F64, 1e-10), ("f32", DType::F32, 1e-5)] {
+        let name = format!("{name}.{ty}");
+        let fixture = mnemic_testing::torch_fixture(test, &name)?;
+        let differentiated = fixture.keys().filter_map(|k| k.strip_prefix("grad."));
+        let vars: HashMap<&str, Var> =
+            differentiated.map(|k| (k, Var::from_tensor(&fixture[k]).unwrap())).collect();
+        let mut tensors = fixture.clone();
+        let mut parameters = HashMap::new();
+        for (key, var) in &vars {
+            tensors.insert(key.to_string(), var.as_tensor().clone());
+            if let Some(key) = key.strip_prefix("param.") {
+                parameters.insert(key.to_string(), var.as_tensor().clone());
+            }
+        }
+        let vb = VarBuilder::from_tensors(parameters, dtype, &Device::Cpu);
+        let output = f(&tensors, vb).unwrap();
+        let close = |what: &str, a: &Tensor, b: &Tensor, tolerance: f64| {
+            mnemic_testing::assert_close(&format!("{name} {what}"), a, b, tolerance, tolerance);
+        };
+        close("output", &output, &fixture["output"], tolerance);
+        let loss = output.mul(&fixture["probe.output"]).unwrap().sum_all().unwrap();
+        close("loss", &loss, &fixture["loss"], 10. * tolerance); // a sum of about a hundred terms
+        let grads = loss.backward().unwrap();
+        for (key, var) in &vars {
+            let key = format!("grad.{key}");
+            let grad = grads.get(var).unwrap_or_else(|| panic!("{name}: no {key}"));
+            close(&key, grad, &fixture[&key], 10. * tolerance);
+        }
+    }
+    Some(())
+}
+
+/// The names and shapes of all parameters.
+fn shapes(store: &ParamStore) -> Vec<(String, Vec<usize>)> {
+    store.vars().into_iter().map(|(name, var)| (name, var.dims().to_vec())).collect()
 }

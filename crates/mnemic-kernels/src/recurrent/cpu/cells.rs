@@ -342,14 +342,7 @@ fn update_rows<T: Real>(out: &mut [T], a: &[T], gate: &[T], h: usize, f: impl Fn
 }
 
 #[inline(always)]
-fn rows3<T: Real>(
-    out: &mut [T],
-    a: &[T],
-    b: &[T],
-    gate: &[T],
-    h: usize,
-    f: impl Fn(T, T, T) -> T,
-) {
+fn rows3<T: Real>(out: &mut [T], a: &[T], b: &[T], gate: &[T], h: usize, f: impl Fn(T, T, T) -> T) {
     let rows = out.chunks_exact_mut(h).zip(a.chunks_exact(h)).zip(b.chunks_exact(h));
     for (((o, a), b), g) in rows.zip(gate) {
         map2(o, a, b, |a, b| f(a, b, *g));

@@ -1,15 +1,15 @@
 //! The scan as a fused operation.
 
-use candle_core::{Result, bail};
 use super::Places;
 use super::cells::{Cell, Last};
 use super::plan::Plan;
 use super::steps::{BackwardTask, ForwardTask};
-use crate::fused::{Array, Backward, FusedOp, View};
+use crate::fused::{Backward, FusedOp, Results, View};
 use crate::matmul::{Mat, matmul, parallelism};
 use crate::packed::Packed;
 use crate::real::{Real, buffer};
 use crate::{simd, threads};
+use candle_core::{Result, bail};
 
 pub(super) struct ScanOp<C> {
     pub(super) cell: C,
@@ -51,11 +51,7 @@ impl<C: Cell> FusedOp for ScanOp<C> {
     const NAME: &'static str = "recurrent scan";
     type Saved<T: Real> = Saved<T>;
 
-    fn forward<T: Real>(
-        &self,
-        inputs: &[View<'_, T>],
-        _: bool,
-    ) -> Result<(Vec<Array<T>>, Saved<T>)> {
+    fn forward<T: Real>(&self, inputs: &[View<'_, T>], _: bool) -> Result<Results<T, Saved<T>>> {
         let (b, t, h) = (self.plan.b, self.plan.t, self.h);
         let mut x = self.input_products(inputs);
         let mut u = buffer(if C::LAST == Last::Same { 0 } else { t * b * h });
@@ -78,10 +74,7 @@ impl<C: Cell> FusedOp for ScanOp<C> {
         Ok((results, Saved { x, u, states }))
     }
 
-    fn backward<T: Real>(
-        &self,
-        pass: Backward<'_, T, Saved<T>>,
-    ) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(&self, pass: Backward<'_, T, Saved<T>>) -> Result<Vec<Option<Vec<T>>>> {
         let d = self.run_backward(&pass);
         self.operand_gradients(&pass, d)
     }

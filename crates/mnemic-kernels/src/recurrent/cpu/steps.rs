@@ -123,7 +123,11 @@ impl<C: Cell, T: Real> BackwardTask<'_, C, T> {
             let active = self.op.plan.active_in(k, self.first, self.rows);
             self.step(level, k, active, &mut scratch);
             let ended = active * self.op.h;
-            self.d_x.iter_mut().skip(k).step_by(self.op.plan.t).for_each(|d| d[ended..].fill(T::ZERO));
+            self.d_x
+                .iter_mut()
+                .skip(k)
+                .step_by(self.op.plan.t)
+                .for_each(|d| d[ended..].fill(T::ZERO));
             if let Some(u) = self.d_u.get_mut(k) {
                 u[ended..].fill(T::ZERO);
             }

@@ -38,8 +38,8 @@ mod config;
 mod tests;
 
 use candle_core::{DType, Module, Result, Tensor, bail};
-use candle_nn::{Init, Linear, VarBuilder};
-use mnemic_layers::{Context, Embedding, init, length_mask, linear, position_encoding};
+use candle_nn::{Init, VarBuilder};
+use mnemic_layers::{Context, Embedding, Linear, init, length_mask, linear, position_encoding};
 
 pub use config::{Config, Encoding, Tying};
 

@@ -43,8 +43,8 @@ mod tests;
 mod training;
 
 use candle_core::{DType, Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
-use mnemic_layers::{Context, Embedding, init, linear};
+use candle_nn::VarBuilder;
+use mnemic_layers::{Context, Embedding, Linear, init, linear};
 
 pub use config::Config;
 

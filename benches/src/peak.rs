@@ -1,0 +1,108 @@
+//! What the machine can do at best, with the number of threads that the workloads get.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// The best rates found.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Peak {
+    pub(crate) threads: usize,
+    /// 10^9 floating-point operations a second of the best matrix product, f32.
+    pub(crate) gflops: f64,
+    /// The size of that product, a square.
+    pub(crate) gemm_size: usize,
+    /// 10^9 bytes a second, read and written, of a copy.
+    pub(crate) gigabytes_per_second: f64,
+    /// The size of the copied array.
+    pub(crate) copy_mib: usize,
+}
+
+impl Peak {
+    /// The least seconds that so much work takes here.
+    pub(crate) fn least_seconds(&self, flops: f64, bytes: f64) -> f64 {
+        (flops / (self.gflops * 1e9)).max(bytes / (self.gigabytes_per_second * 1e9))
+    }
+}
+
+const SIZES: [usize; 3] = [512, 1024, 2048];
+/// Far above the caches of one core.
+const COPY_MIB: usize = 256;
+const REPEATS: usize = 9;
+
+/// Measures them.
+pub(crate) fn measure(threads: usize) -> Result<Peak> {
+    let (mut gflops, mut gemm_size) = (0., 0);
+    for size in SIZES {
+        let rate = gemm_rate(size)?;
+        if rate > gflops {
+            (gflops, gemm_size) = (rate, size);
+        }
+    }
+    let gigabytes_per_second = copy_rate(COPY_MIB << 20, threads)?;
+    Ok(Peak { threads, gflops, gemm_size, gigabytes_per_second, copy_mib: COPY_MIB })
+}
+
+/// The shortest of several repetitions, after one that warms up.
+fn shortest(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..repeats {
+        let start = Instant::now();
+        work()?;
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    Ok(least)
+}
+
+/// candle's products are those of the crate `gemm`.
+fn gemm_rate(n: usize) -> Result<f64> {
+    let (a, b) = (square(n, 0.5)?, square(n, 0.25)?);
+    // Small products are over soon and jitter more.
+    let repeats = REPEATS * (2048 / n).max(1);
+    let seconds = shortest(repeats, || {
+        black_box(a.matmul(&b)?);
+        Ok(())
+    })?;
+    Ok(2. * (n as f64).powi(3) / seconds / 1e9)
+}
+
+fn square(n: usize, value: f32) -> Result<Tensor> {
+    Ok(Tensor::full(value, (n, n), &Device::Cpu)?)
+}
+
+fn copy_rate(bytes: usize, threads: usize) -> Result<f64> {
+    let from = vec![1f32; bytes / 4];
+    let mut to = vec![2f32; bytes / 4];
+    let part = from.len().div_ceil(threads);
+    let seconds = shortest(REPEATS, || {
+        to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| {
+            to.copy_from_slice(from);
+        });
+        black_box(&mut to);
+        Ok(())
+    })?;
+    Ok(2. * bytes as f64 / seconds / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slower_resource_counts() {
+        let peak = Peak { gflops: 100., gigabytes_per_second: 10., ..Peak::default() };
+        assert_eq!(peak.least_seconds(1e11, 1e9), 1.);
+        assert_eq!(peak.least_seconds(1e11, 1e11), 10.);
+    }
+
+    #[test]
+    fn rates_are_positive_numbers() {
+        assert!(gemm_rate(16).unwrap() > 0. && copy_rate(1 << 20, 2).unwrap() > 0.);
+        assert_eq!(square(2, 3.).unwrap().to_vec2::<f32>().unwrap(), [[3., 3.], [3., 3.]]);
+    }
+}

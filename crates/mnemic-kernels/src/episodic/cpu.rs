@@ -1,0 +1,301 @@
+//! The fused CPU path. Features are made in blocks that stay in cache and made again in the backward pass; only the inner layer is
+//! kept. Work is cut into groups of batch rows whatever the number of threads, and their sums are joined in order.
+
+use candle_core::Result;
+use gemm::Parallelism;
+use pulp::{Simd, WithSimd};
+
+use crate::fused::{Backward, FusedOp, Results, View};
+use crate::matmul::{Mat, matmul};
+use crate::packed::{Packed, Start, Term, product};
+use crate::real::{Real, buffer};
+use crate::simd::{self, Level};
+use crate::threads;
+
+/// Batch rows of a task.
+const GROUP: usize = 8;
+/// Facts whose features are made at a time.
+const BLOCK: usize = 64;
+
+/// Operands: facts `(b, n, h)`, memory `(b, h)`, fixed `(b, n, u)`, inner `(u, 2h)`, outer `(u)`, bias `(1)`.
+pub(super) struct EpisodicOp;
+
+#[derive(Clone, Copy)]
+struct Dims {
+    b: usize,
+    n: usize,
+    h: usize,
+    u: usize,
+}
+
+impl Dims {
+    fn of<T>(inputs: &[View<'_, T>]) -> Self {
+        let (facts, outer) = (inputs[0].dims, inputs[4].dims);
+        Self { b: facts[0], n: facts[1], h: facts[2], u: outer[0] }
+    }
+
+    /// Ranges of facts `(start, count)` in `count` facts from `first` that belong to one batch row and fit a block.
+    fn blocks(self, first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
+        let (n, end) = (self.n, first + count);
+        let mut at = first;
+        std::iter::from_fn(move || {
+            let start = at;
+            at = (start + BLOCK).min((start / n + 1) * n).min(end);
+            (start < end).then_some((start, at - start))
+        })
+    }
+}
+
+impl FusedOp for EpisodicOp {
+    const NAME: &'static str = "episodic_scores";
+    /// `tanh` of the inner layer, `(b, n, u)`.
+    type Saved<T: Real> = Vec<T>;
+
+    fn forward<T: Real>(&self, inputs: &[View<'_, T>], _: bool) -> Result<Results<T, Vec<T>>> {
+        let d = Dims::of(inputs);
+        let [facts, memory, fixed, inner, outer, bias] = operands(inputs);
+        let weights = Packed::new(Mat { data: inner, row: 1, col: 2 * d.h }, 2 * d.h, d.u);
+        let mut saved = fixed.to_vec();
+        let mut scores = buffer(d.b * d.n);
+        let size = GROUP * d.n;
+        let tasks = saved.chunks_mut(size * d.u).zip(scores.chunks_mut(size)).enumerate();
+        let level = simd::level();
+        threads::for_each(tasks.collect(), |(i, (saved, scores))| {
+            let mut features = buffer(BLOCK * 2 * d.h);
+            for (start, count) in d.blocks(i * size, scores.len()) {
+                let features = &mut features[..count * 2 * d.h];
+                let facts = &facts[start * d.h..][..count * d.h];
+                let memory = &memory[start / d.n * d.h..][..d.h];
+                level.dispatch(Features { facts, memory, out: &mut *features });
+                let terms = [Term { lhs: &*features, row: 2 * d.h, rhs: &weights }];
+                let at = start - i * size;
+                let inner = &mut saved[at * d.u..][..count * d.u];
+                product(level, count, &terms, Start::Destination, inner, d.u);
+                let scores = &mut scores[at..][..count];
+                level.dispatch(Outer { inner, outer, bias: bias[0], scores });
+            }
+        });
+        Ok((vec![(scores, vec![d.b, d.n])], saved))
+    }
+
+    fn backward<T: Real>(&self, pass: Backward<'_, T, Vec<T>>) -> Result<Vec<Option<Vec<T>>>> {
+        let d = Dims::of(pass.inputs);
+        let [_, _, _, inner, _, _] = operands(pass.inputs);
+        let Some(grad) = pass.grads[0] else { return Ok(vec![None; 6]) };
+        let weights = Packed::new(Mat { data: inner, row: 2 * d.h, col: 1 }, d.u, 2 * d.h);
+        let mut facts = buffer(d.b * d.n * d.h);
+        let mut memory = vec![T::ZERO; d.b * d.h];
+        let mut fixed = buffer(d.b * d.n * d.u);
+        let size = GROUP * d.n;
+        // Parts of each group: of the inner weights, then of the outer ones.
+        let width = d.u * 2 * d.h + d.u;
+        let mut parts = vec![T::ZERO; d.b.div_ceil(GROUP) * width];
+        let tasks = facts.chunks_mut(size * d.h).zip(memory.chunks_mut(GROUP * d.h));
+        let tasks = tasks.zip(fixed.chunks_mut(size * d.u)).zip(parts.chunks_mut(width));
+        let tasks = tasks.enumerate().map(|(i, (((d_facts, d_memory), d_fixed), part))| Group {
+            dims: d,
+            first: i * size,
+            pass: &pass,
+            grad: grad.data,
+            weights: &weights,
+            d_facts,
+            d_memory,
+            d_fixed,
+            part,
+        });
+        let level = simd::level();
+        threads::for_each(tasks.collect(), |task: Group<'_, T>| task.run(level));
+        let mut sums = vec![T::ZERO; width];
+        for part in parts.chunks_exact(width) {
+            sums.iter_mut().zip(part).for_each(|(s, p)| *s += *p);
+        }
+        let outer = sums.split_off(d.u * 2 * d.h);
+        let bias = vec![grad.data.iter().copied().sum()];
+        Ok([facts, memory, fixed, sums, outer, bias].into_iter().map(Some).collect())
+    }
+}
+
+fn operands<'a, T>(inputs: &[View<'a, T>]) -> [&'a [T]; 6] {
+    std::array::from_fn(|i| inputs[i].data)
+}
+
+/// The backward pass of a group of batch rows.
+struct Group<'a, T> {
+    dims: Dims,
+    first: usize,
+    pass: &'a Backward<'a, T, Vec<T>>,
+    grad: &'a [T],
+    weights: &'a Packed<T>,
+    d_facts: &'a mut [T],
+    d_memory: &'a mut [T],
+    d_fixed: &'a mut [T],
+    part: &'a mut [T],
+}
+
+impl<T: Real> Group<'_, T> {
+    fn run(self, level: Level) {
+        let d = self.dims;
+        let [facts, memory, _, _, outer, _] = operands(self.pass.inputs);
+        let (d_inner, d_outer) = self.part.split_at_mut(d.u * 2 * d.h);
+        let mut features = buffer(BLOCK * 2 * d.h);
+        let mut d_features = buffer(BLOCK * 2 * d.h);
+        for (start, count) in d.blocks(self.first, self.d_facts.len() / d.h) {
+            let at = start - self.first;
+            let row = start / d.n;
+            let facts = &facts[start * d.h..][..count * d.h];
+            let memory = &memory[row * d.h..][..d.h];
+            let features = &mut features[..count * 2 * d.h];
+            let d_features = &mut d_features[..count * 2 * d.h];
+            let pre = &mut self.d_fixed[at * d.u..][..count * d.u];
+            level.dispatch(OuterGradient {
+                grad: &self.grad[start..][..count],
+                inner: &self.pass.saved[start * d.u..][..count * d.u],
+                outer,
+                pre: &mut *pre,
+                d_outer: &mut *d_outer,
+            });
+            let terms = [Term { lhs: &*pre, row: d.u, rhs: self.weights }];
+            d_features.fill(T::ZERO);
+            product(level, count, &terms, Start::Destination, d_features, 2 * d.h);
+            level.dispatch(Features { facts, memory, out: &mut *features });
+            let lhs = Mat { data: &*pre, row: 1, col: d.u };
+            let rhs = Mat { data: &*features, row: 2 * d.h, col: 1 };
+            let dims = (d.u, 2 * d.h, count);
+            matmul(dims, d_inner, 2 * d.h, true, lhs, rhs, Parallelism::None);
+            level.dispatch(FeatureGradient {
+                facts,
+                memory,
+                d_features,
+                d_facts: &mut self.d_facts[at * d.h..][..count * d.h],
+                d_memory: &mut self.d_memory[(row - self.first / d.n) * d.h..][..d.h],
+            });
+        }
+    }
+}
+
+/// `[f ∘ m ; |f - m|]` of the facts of one batch row.
+struct Features<'a, T> {
+    facts: &'a [T],
+    memory: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Features<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let h = self.memory.len();
+        for (out, fact) in self.out.chunks_exact_mut(2 * h).zip(self.facts.chunks_exact(h)) {
+            let (product, distance) = out.split_at_mut(h);
+            for ((o, f), m) in product.iter_mut().zip(fact).zip(self.memory) {
+                *o = *f * *m;
+            }
+            for ((o, f), m) in distance.iter_mut().zip(fact).zip(self.memory) {
+                *o = (*f - *m).abs_();
+            }
+        }
+    }
+}
+
+/// `tanh` of the inner layer in place, and the scores.
+struct Outer<'a, T> {
+    inner: &'a mut [T],
+    outer: &'a [T],
+    bias: T,
+    scores: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Outer<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for x in self.inner.iter_mut() {
+            *x = x.tanh_();
+        }
+        for (score, row) in self.scores.iter_mut().zip(self.inner.chunks_exact(self.outer.len())) {
+            *score = dot(simd, row, self.outer) + self.bias;
+        }
+    }
+}
+
+/// The inner product, in two registers' lanes that are added in order.
+#[inline(always)]
+fn dot<S: Simd, T: Real>(simd: S, a: &[T], b: &[T]) -> T {
+    const MOST: usize = 16;
+    let lanes = T::lanes::<S>();
+    let mut acc = T::splat(simd, T::ZERO);
+    for (a, b) in a.chunks(lanes).zip(b.chunks(lanes)) {
+        acc = T::mul_add(simd, T::load(simd, a), T::load(simd, b), acc);
+    }
+    let mut all = [T::ZERO; MOST];
+    T::store(simd, &mut all[..lanes], acc);
+    all.into_iter().sum()
+}
+
+/// The gradient before the `tanh`, and that of the outer weights.
+struct OuterGradient<'a, T> {
+    grad: &'a [T],
+    inner: &'a [T],
+    outer: &'a [T],
+    pre: &'a mut [T],
+    d_outer: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for OuterGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let u = self.outer.len();
+        let rows = self.pre.chunks_exact_mut(u).zip(self.inner.chunks_exact(u)).zip(self.grad);
+        for ((pre, inner), grad) in rows {
+            for ((p, y), w) in pre.iter_mut().zip(inner).zip(self.outer) {
+                *p = *grad * *w * (T::ONE - *y * *y);
+            }
+            for (d, y) in self.d_outer.iter_mut().zip(inner) {
+                *d += *grad * *y;
+            }
+        }
+    }
+}
+
+/// Gradients of facts and memory from that of the features.
+struct FeatureGradient<'a, T> {
+    facts: &'a [T],
+    memory: &'a [T],
+    d_features: &'a [T],
+    d_facts: &'a mut [T],
+    d_memory: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for FeatureGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let h = self.memory.len();
+        let rows = self.d_facts.chunks_exact_mut(h).zip(self.facts.chunks_exact(h));
+        for ((d_fact, fact), d) in rows.zip(self.d_features.chunks_exact(2 * h)) {
+            let (product, distance) = d.split_at(h);
+            for ((((o, f), m), p), q) in
+                d_fact.iter_mut().zip(fact).zip(self.memory).zip(product).zip(distance)
+            {
+                *o = *p * *m + signed(*q, *f - *m);
+            }
+            for ((((o, f), m), p), q) in
+                self.d_memory.iter_mut().zip(fact).zip(self.memory).zip(product).zip(distance)
+            {
+                *o += *p * *f - signed(*q, *f - *m);
+            }
+        }
+    }
+}
+
+/// `x sign(by)`, 0 where `by` is 0.
+#[inline(always)]
+fn signed<T: Real>(x: T, by: T) -> T {
+    let positive = if by > T::ZERO { x } else { T::ZERO };
+    if by < T::ZERO { -x } else { positive }
+}

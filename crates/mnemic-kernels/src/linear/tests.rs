@@ -1,0 +1,125 @@
+//! The fused path against the plain twin and finite differences.
+
+use candle_core::{DType, Device, Tensor};
+use mnemic_testing::{check_gradients, waves};
+use proptest::prelude::*;
+
+use super::*;
+use crate::checks::{agree, same_bits};
+
+fn operands(x: &[usize], o: usize) -> [Tensor; 3] {
+    let i = x[x.len() - 1];
+    let wave = |dims: &[usize], seed| waves(dims, seed, 1., DType::F64);
+    [wave(x, 1.), wave(&[o, i], 2.), wave(&[o], 3.)]
+}
+
+fn compare(x: &[usize], o: usize) {
+    let all = operands(x, o);
+    agree(
+        &all,
+        |t| Ok(vec![linear(&t[0], &t[1], Some(&t[2]))?]),
+        |t| Ok(vec![plain::linear(&t[0], &t[1], Some(&t[2]))?]),
+    );
+    agree(
+        &all[..2],
+        |t| Ok(vec![linear(&t[0], &t[1], None)?]),
+        |t| Ok(vec![plain::linear(&t[0], &t[1], None)?]),
+    );
+}
+
+#[test]
+fn fused_equals_plain() {
+    for (x, o) in [
+        (&[1, 1][..], 1),
+        (&[3], 5),
+        (&[2, 3, 65], 63),
+        (&[63, 1], 65),
+        (&[1000, 7], 3),
+        (&[0, 4], 3),
+        (&[4, 3], 0),
+        (&[2, 0, 3], 2),
+        // Wide enough for the weight's gradient to be computed transposed.
+        (&[1100, 17], 243),
+    ] {
+        compare(x, o);
+    }
+}
+
+#[test]
+fn without_input_features_the_bias_is_left() {
+    let [xs, weight, bias] = operands(&[4, 0], 3);
+    let y = linear(&xs, &weight, Some(&bias)).unwrap();
+    assert_eq!(y.to_vec2::<f64>().unwrap(), vec![bias.to_vec1::<f64>().unwrap(); 4]);
+    let y = linear(&xs, &weight, None).unwrap();
+    assert_eq!(y.to_vec2::<f64>().unwrap(), vec![vec![0.; 3]; 4]);
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let [xs, weight, bias] = operands(&[2, 3, 4], 5);
+    check_gradients(&[("xs", xs), ("weight", weight), ("bias", bias)], 1e-8, |t| {
+        linear(&t[0], &t[1], Some(&t[2]))?.sqr()?.sum_all()
+    });
+    check_gradients(&[("xs", waves(&[3, 2, 4], 1., 1., DType::F64))], 1e-8, |t| {
+        column_sum(&t[0])?.sqr()?.sum_all()
+    });
+}
+
+#[test]
+fn scattered_operands_and_gradients() {
+    let inputs = operands(&[6, 4], 5);
+    let swap = |t: &Tensor| t.t().and_then(|t| t.contiguous()).and_then(|t| t.t());
+    agree(
+        &inputs,
+        |t| Ok(vec![linear(&swap(&t[0])?, &swap(&t[1])?, Some(&t[2]))?.t()?]),
+        |t| Ok(vec![plain::linear(&t[0], &t[1], Some(&t[2]))?.t()?]),
+    );
+}
+
+#[test]
+fn columns_are_summed() {
+    for dims in [&[1][..], &[7], &[65, 63], &[5, 0, 3], &[3, 0], &[1000, 3], &[40, 50, 65]] {
+        let xs = waves(dims, 1., 1., DType::F64);
+        let (fused, twin) = (column_sum, plain::column_sum);
+        agree(&[xs], |t| Ok(vec![fused(&t[0])?]), |t| Ok(vec![twin(&t[0])?]));
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let inputs = operands(&[700, 80], 240).map(|t| t.to_dtype(DType::F32).unwrap());
+    same_bits(&inputs, |t| Ok(vec![linear(&t[0], &t[1], Some(&t[2]))?]));
+    same_bits(&inputs[..1], |t| Ok(vec![column_sum(&t[0])?]));
+}
+
+#[test]
+fn only_wanted_gradients_are_computed() {
+    let [xs, weight, bias] = operands(&[3, 4], 5);
+    let weight = candle_core::Var::from_tensor(&weight).unwrap();
+    let y = linear(&xs, &weight, Some(&bias)).unwrap();
+    let grads = y.sum_all().unwrap().backward().unwrap();
+    assert!(grads.get(&weight).is_some() && grads.get(&xs).is_none() && grads.get(&bias).is_none());
+}
+
+#[test]
+fn wrong_shapes_are_named() {
+    let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+    for (x, w, b) in [
+        (&[2, 3][..], &[4, 2][..], &[4][..]),
+        (&[2, 3], &[4, 3], &[3]),
+        (&[2, 3], &[3], &[3]),
+        (&[], &[4, 3], &[4]),
+    ] {
+        let error = linear(&zeros(x), &zeros(w), Some(&zeros(b))).unwrap_err().to_string();
+        assert!(error.contains(&format!("{x:?}, {w:?}")), "{error}");
+    }
+    assert!(column_sum(&zeros(&[])).unwrap_err().to_string().contains("scalar"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn random_shapes(b in 1usize..5, t in 1usize..40, i in 1usize..70, o in 1usize..70) {
+        compare(&[b, t, i], o);
+    }
+}
