@@ -109,7 +109,7 @@ fn plain_output(shape: Shape, store: &ParamStore, xs: &Tensor) -> Result<Tensor>
             let steps = Steps { lengths: None, reverse: !suffix.is_empty() };
             outputs.push(match shape.kind {
                 Kind::Gru => plain::gru(&xs, None, None, &weights, Reset::After, steps)?.output,
-                Kind::Lstm => plain::lstm(&xs, None, &weights, steps)?.output,
+                Kind::Lstm => plain::lstm(&xs, None, &weights, None, steps)?.output,
             });
         }
         xs = Tensor::cat(&outputs, 2)?;

@@ -4,9 +4,11 @@
 
 pub mod activation;
 pub mod additive;
+pub mod attention;
 pub mod binary_cross_entropy;
 #[cfg(test)]
 mod checks;
+pub mod concat;
 pub mod content;
 pub mod cross_entropy;
 pub mod cumulative;
@@ -19,6 +21,7 @@ pub mod linear;
 pub mod math;
 mod matmul;
 pub mod normalization;
+pub mod optimizer;
 mod packed;
 pub mod pooled_embedding;
 mod real;

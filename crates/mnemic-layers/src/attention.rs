@@ -1,7 +1,7 @@
 //! Content attention of one query over a memory.
 
-use candle_core::{Result, Tensor, bail};
-use mnemic_kernels::softmax::{masked_softmax, softmax};
+use candle_core::{Result, Tensor};
+use mnemic_kernels::content::{Content, content_attention};
 
 /// Dot-product attention `p = softmax(q · k_i)`, `o = Σ_i p_i v_i` (Sukhbaatar et al. 2015, eq.
 /// 1-3): the weights `(b, n)` and the output `(b, d_v)` of `query (b, d)`, `keys (b, n, d)`,
@@ -31,26 +31,6 @@ pub fn dot_attention(
     mask: Option<&Tensor>,
     linear: bool,
 ) -> Result<(Tensor, Tensor)> {
-    let (b, n, d) = keys.dims3()?;
-    if query.dims() != [b, d] {
-        bail!("dot_attention: expected the query ({b}, {d}), got {:?}", query.dims());
-    }
-    let (vb, vn, _) = values.dims3()?;
-    if (vb, vn) != (b, n) {
-        bail!("dot_attention: expected values ({b}, {n}, d), got {:?}", values.dims());
-    }
-    if let Some(mask) = mask
-        && mask.dims() != [b, n]
-    {
-        bail!("dot_attention: expected the mask ({b}, {n}), got {:?}", mask.dims());
-    }
-    let scores = keys.matmul(&query.unsqueeze(2)?)?.squeeze(2)?; // (b, n)
-    let weights = match (linear, mask) {
-        (false, None) => softmax(&scores)?,
-        (false, Some(mask)) => masked_softmax(&scores, mask)?,
-        (true, None) => scores,
-        (true, Some(mask)) => mask.where_cond(&scores, &scores.zeros_like()?)?,
-    };
-    let output = weights.unsqueeze(1)?.matmul(values)?.squeeze(1)?; // (b, d_v)
-    Ok((weights, output))
+    let read = content_attention(query, keys, values, Content { mask, linear, absent: None })?;
+    Ok((read.weights, read.output))
 }

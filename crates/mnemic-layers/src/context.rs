@@ -2,7 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
+use mnemic_kernels::dropout::dropout;
 use mnemic_kernels::rng::Philox;
 
 /// One recorded tensor: an attention map, read or write weighting, gate.
@@ -95,30 +96,14 @@ impl Context {
             return Ok(xs.clone());
         }
         let Some(rng) = self.rng() else { return Ok(xs.clone()) };
-        xs.mul(&dropout_mask(xs, p, rng)?)
+        dropout(xs, p, rng)
     }
-}
-
-/// A mask of `xs`'s shape holding 0 with probability `p`, else `1/(1-p)`.
-fn dropout_mask(xs: &Tensor, p: f64, rng: Philox) -> Result<Tensor> {
-    let keep = if p >= 1. { 0. } else { (1. / (1. - p)) as f32 };
-    // Each block gives four 32-bit numbers; an element is dropped where its number is below p * 2^32.
-    let threshold = (p * 4_294_967_296.0) as u64;
-    let n = xs.elem_count();
-    let mut mask = Vec::with_capacity(n.next_multiple_of(4));
-    for block in 0..n.div_ceil(4) as u64 {
-        let words = rng.block(block);
-        mask.extend(words.map(|w| if u64::from(w) < threshold { 0. } else { keep }));
-    }
-    mask.truncate(n);
-    let mask = Tensor::from_vec(mask, xs.shape(), xs.device())?;
-    if xs.dtype() == DType::F32 { Ok(mask) } else { mask.to_dtype(xs.dtype()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     #[test]
     fn dropout_repeats_and_keeps_the_mean() {

@@ -9,8 +9,11 @@
 
 use candle_core::{D, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
-use mnemic_kernels::activation::tanh;
+use mnemic_kernels::activation::{sigmoid, tanh};
+use mnemic_kernels::concat::concat;
+use mnemic_kernels::episodic::{Scorer, episodic_scores};
 use mnemic_kernels::interaction::interaction;
+use mnemic_kernels::linear::linear as product;
 use mnemic_kernels::softmax::{masked_softmax, softmax};
 
 use crate::init::xavier_uniform;
@@ -102,21 +105,18 @@ impl EpisodicAttention {
         let (fixed, memory_columns, projected) = match &self.w_b {
             None => {
                 let columns = self.columns(&[(0, h), (2 * h, h)])?;
-                (apply(&features, &columns)?, vec![(h, h), (3 * h, h)], None)
+                (product(&features, &columns, self.w1.bias())?, vec![(h, h), (3 * h, h)], None)
             }
             Some(w_b) => {
                 let projected = apply(facts, &w_b.t()?)?; // (b, n, h)
                 let bilinear = inner(&projected, question)?; // (b, n, 1)
-                let z = Tensor::cat(&[facts, &features, &bilinear], 2)?;
+                let z = concat(&[facts.clone(), features, bilinear])?;
                 let columns = self.columns(&[(0, h), (3 * h, h), (5 * h, h), (7 * h, 1)])?;
                 let q = question.matmul(&self.columns(&[(2 * h, h)])?.t()?)?; // (b, h)
-                let fixed = apply(&z, &columns)?.broadcast_add(&q.unsqueeze(1)?)?;
+                let fixed = product(&z, &columns, self.w1.bias())?;
+                let fixed = fixed.broadcast_add(&q.unsqueeze(1)?)?;
                 (fixed, vec![(4 * h, h), (6 * h, h), (7 * h + 1, 1)], Some(projected))
             }
-        };
-        let fixed = match self.w1.bias() {
-            Some(bias) => fixed.broadcast_add(bias)?,
-            None => fixed,
         };
         let memory_weight = self.columns(&memory_columns)?;
         Ok(PreparedFacts { facts: facts.clone(), projected, fixed, memory_weight })
@@ -129,11 +129,16 @@ impl EpisodicAttention {
     /// When the shapes do not fit, naming them.
     pub fn scores(&self, prepared: &PreparedFacts, memory: &Tensor) -> Result<Tensor> {
         check_vector("memory", memory, &prepared.facts)?;
+        if let (None, Some(bias)) = (&prepared.projected, self.w2.bias()) {
+            let outer = self.w2.weight().squeeze(0)?;
+            let scorer = Scorer { inner: &prepared.memory_weight, outer: &outer, bias };
+            return episodic_scores(&prepared.facts, memory, &prepared.fixed, scorer);
+        }
         let features = interaction(&prepared.facts, memory)?; // (b, n, 2h)
         let inner_layer = match &prepared.projected {
             None => (apply(&features, &prepared.memory_weight)? + &prepared.fixed)?,
             Some(projected) => {
-                let z = Tensor::cat(&[features, inner(projected, memory)?], 2)?;
+                let z = concat(&[features, inner(projected, memory)?])?;
                 let h = self.hidden_size;
                 let m = memory.matmul(&self.columns(&[(h, h)])?.t()?)?; // (b, h)
                 (apply(&z, &prepared.memory_weight)?.broadcast_add(&m.unsqueeze(1)?)?
@@ -175,11 +180,6 @@ impl EpisodicAttention {
     }
 }
 
-fn sigmoid(xs: &Tensor) -> Result<Tensor> {
-    // 1/2 (1 + tanh(x/2)): no overflow on either side.
-    ((xs * 0.5)?.tanh()? + 1.)? * 0.5
-}
-
 /// The inner product of every fact with a vector of its row, `(b, n, 1)`.
 fn inner(facts: &Tensor, vector: &Tensor) -> Result<Tensor> {
     facts.matmul(&vector.unsqueeze(2)?)
@@ -187,8 +187,7 @@ fn inner(facts: &Tensor, vector: &Tensor) -> Result<Tensor> {
 
 /// `xs Wᵀ` of `xs` `(b, n, k)` and `W (h, k)`, as one product.
 fn apply(xs: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (b, n, k) = xs.dims3()?;
-    xs.reshape((b * n, k))?.matmul(&weight.t()?)?.reshape((b, n, weight.dim(0)?))
+    product(xs, weight, None)
 }
 
 fn check_vector(name: &str, vector: &Tensor, facts: &Tensor) -> Result<()> {

@@ -1,8 +1,9 @@
-//! Losses. Cross-entropy over classes is the kernel's, named here so that a model needs one path
-//! only.
+//! Losses. Cross-entropy, over classes and binary, is the kernels', named here so that a model needs
+//! one path only.
 
 use candle_core::{Result, Tensor, Var, bail};
 
+pub use mnemic_kernels::binary_cross_entropy::bce_with_logits;
 pub use mnemic_kernels::cross_entropy::{CrossEntropy, IGNORE, Reduction, cross_entropy};
 
 fn reduce(losses: Tensor, reduction: Reduction) -> Result<Tensor> {
@@ -18,30 +19,6 @@ fn same_shape(op: &str, a: &Tensor, b: &Tensor) -> Result<()> {
         bail!("{op}: expected targets {:?}, got {:?}", a.dims(), b.dims());
     }
     Ok(())
-}
-
-/// Binary cross-entropy of `logits` with `targets` in `[0, 1]` of the same shape and type, one loss
-/// an element: `-y log σ(x) - (1 - y) log(1 - σ(x)) = max(x, 0) - x y + log(1 + exp(-|x|))`, which
-/// overflows nowhere.
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use mnemic_layers::losses::{Reduction, bce_with_logits};
-/// let logits = Tensor::new(&[-200f32, 0.], &Device::Cpu)?;
-/// let targets = Tensor::new(&[1f32, 1.], &Device::Cpu)?;
-/// let losses = bce_with_logits(&logits, &targets, Reduction::None)?.to_vec1::<f32>()?;
-/// assert_eq!(losses[0], 200.);
-/// assert!((losses[1] - 2f32.ln()).abs() < 1e-6);
-/// # Ok::<(), candle_core::Error>(())
-/// ```
-///
-/// # Errors
-/// When the shapes differ.
-pub fn bce_with_logits(logits: &Tensor, targets: &Tensor, reduction: Reduction) -> Result<Tensor> {
-    same_shape("bce_with_logits", logits, targets)?;
-    let soft = (logits.abs()?.neg()?.exp()? + 1.)?.log()?;
-    let losses = ((logits.relu()? - (logits * targets)?)? + soft)?;
-    reduce(losses, reduction)
 }
 
 /// The margin ranking loss `max(0, margin - gold + negative)` (Weston et al. 2014, eq. 6),

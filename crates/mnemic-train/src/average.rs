@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var};
+use mnemic_kernels::optimizer::lerp;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::weights_at;
 use crate::error::{Error, Result, check};
-use crate::values::{Real, Values, ValuesMut, change};
 
 /// An exponential moving average of the weights: `a = d * a + (1 - d) * p` after each step.
 ///
@@ -51,7 +51,7 @@ impl EmaConfig {
 pub struct Ema {
     config: EmaConfig,
     vars: Vec<(String, Var)>,
-    averages: Vec<Values>,
+    averages: Vec<Var>,
     updates: u64,
 }
 
@@ -62,8 +62,14 @@ impl Ema {
     /// A bad decay; a parameter that is neither f32 nor f64.
     pub fn new(config: EmaConfig, vars: Vec<(String, Var)>) -> Result<Self> {
         config.validate()?;
-        let averages =
-            vars.iter().map(|(_, v)| Values::read(v)).collect::<candle_core::Result<_>>()?;
+        let average = |(name, var): &(String, Var)| match var.dtype() {
+            DType::F32 | DType::F64 => Ok(copied(var)?),
+            other => {
+                let text = format!("average of {name}: expected f32 or f64, got {other:?}");
+                Err(Error::OptimizerState(text))
+            }
+        };
+        let averages = vars.iter().map(average).collect::<Result<_>>()?;
         Ok(Self { config, vars, averages, updates: 0 })
     }
 
@@ -72,19 +78,14 @@ impl Ema {
     /// # Errors
     /// None in practice; candle's calls may fail.
     pub fn update(&mut self) -> Result<()> {
-        fn mix<T: Real>(average: &mut [T], p: &[T], take: f64) {
-            let take = T::of(take);
-            average.iter_mut().zip(p).for_each(|(a, p)| *a = *a + take * (*p - *a));
-        }
         self.updates += 1;
         let t = self.updates as f64;
         let limit = if self.config.warmup { (1. + t) / (10. + t) } else { 1. };
         let take = 1. - self.config.decay.min(limit);
-        self.each(|average, p| match (average, p) {
-            (Values::F32(a), ValuesMut::F32(p)) => mix(a, p, take),
-            (Values::F64(a), ValuesMut::F64(p)) => mix(a, p, take),
-            _ => {}
-        })
+        for ((_, var), average) in self.vars.iter().zip(&self.averages) {
+            lerp(average, var, take)?;
+        }
+        Ok(())
     }
 
     /// Exchanges the parameters and their averages; a second call undoes it.
@@ -92,11 +93,12 @@ impl Ema {
     /// # Errors
     /// None in practice; candle's calls may fail.
     pub fn swap(&mut self) -> Result<()> {
-        self.each(|average, p| match (average, p) {
-            (Values::F32(a), ValuesMut::F32(p)) => p.swap_with_slice(a),
-            (Values::F64(a), ValuesMut::F64(p)) => p.swap_with_slice(a),
-            _ => {}
-        })
+        for ((_, var), average) in self.vars.iter().zip(&self.averages) {
+            let weights = var.as_detached_tensor().force_contiguous()?;
+            var.set(average)?;
+            average.set(&weights)?;
+        }
+        Ok(())
     }
 
     /// The number of updates so far.
@@ -109,8 +111,9 @@ impl Ema {
     /// # Errors
     /// None in practice; candle's allocations may fail.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
-        let tensor = |((name, var), average): (&(String, Var), &Values)| {
-            Ok((name.clone(), average.to_tensor(var.shape())?))
+        let tensor = |((name, _), average): (&(String, Var), &Var)| {
+            let copy = average.as_detached_tensor().force_contiguous()?;
+            Ok((name.clone(), copy.to_device(&Device::Cpu)?))
         };
         self.vars.iter().zip(&self.averages).map(tensor).collect()
     }
@@ -121,7 +124,9 @@ impl Ema {
     /// A missing or misshapen tensor, by name; then nothing is changed.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>, updates: u64) -> Result<()> {
         let read = |(name, var): &(String, Var)| match state.get(name) {
-            Some(t) if t.dims() == var.dims() && t.dtype() == var.dtype() => Ok(Values::read(t)?),
+            Some(t) if t.dims() == var.dims() && t.dtype() == var.dtype() => {
+                Ok(copied(&t.to_device(var.device())?)?)
+            }
             Some(t) => {
                 let (want, got) = (var.dims(), t.dims());
                 let text = format!("average of {name}: expected {want:?}, got {got:?}");
@@ -133,16 +138,11 @@ impl Ema {
         self.updates = updates;
         Ok(())
     }
+}
 
-    fn each(&mut self, mut f: impl FnMut(&mut Values, ValuesMut<'_>)) -> Result<()> {
-        for ((_, var), average) in self.vars.iter().zip(&mut self.averages) {
-            change(var, &mut |p| {
-                f(average, p);
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
+/// A variable of the same numbers.
+fn copied(t: &Tensor) -> candle_core::Result<Var> {
+    Var::from_tensor(&t.detach())
 }
 
 /// The mean of the weights of several checkpoints (Vaswani et al. 2017, section 6.1), summed in f64.

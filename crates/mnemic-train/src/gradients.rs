@@ -1,14 +1,49 @@
 //! Gradients in the order of the parameters' names.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var, bail};
+use mnemic_kernels::optimizer::{Gradient, add_scaled, first_non_finite, sum_of_squares};
 
 use crate::Result;
-use crate::values::Values;
+
+/// A tensor and the factor that it is still to be multiplied by. The optimiser does so on the way, so that scaled and
+/// clipped gradients are never written.
+#[derive(Debug, Clone)]
+pub(crate) struct Scaled {
+    tensor: Tensor,
+    pub(crate) scale: f64,
+}
+
+impl Scaled {
+    /// Shares the tensor's memory.
+    pub(crate) fn new(tensor: &Tensor) -> candle_core::Result<Self> {
+        match tensor.dtype() {
+            DType::F32 | DType::F64 => {
+                Ok(Self { tensor: tensor.detach().contiguous()?, scale: 1. })
+            }
+            other => bail!("only f32 and f64 parameters can be trained, got {other:?}"),
+        }
+    }
+
+    /// In a memory of its own.
+    fn owned(self) -> candle_core::Result<Self> {
+        Ok(Self { tensor: self.tensor.force_contiguous()?, ..self })
+    }
+
+    pub(crate) fn view(&self) -> Gradient<'_> {
+        Gradient { tensor: &self.tensor, scale: self.scale }
+    }
+
+    /// The sum of squares.
+    pub(crate) fn square(&self) -> candle_core::Result<f64> {
+        Ok(self.scale * self.scale * sum_of_squares(&self.tensor)?)
+    }
+}
 
 /// The gradients of one optimiser step, in the order of the parameters that they belong to.
 ///
-/// candle's `GradStore` has no order; here sums over parameters come out the same in every run.
+/// candle's `GradStore` has no order; here sums over parameters come out the same in every run. The numbers are not
+/// copied: a factor (of clipping, of a mean over batches) is kept beside each tensor until the optimiser's step.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -16,12 +51,12 @@ use crate::values::Values;
 /// let w = Var::new(&[3f64, 4.], &Device::Cpu)?;
 /// let vars = vec![("w".to_string(), w.clone())];
 /// let store = (w.sqr()?.sum_all()? * 0.5)?.backward()?;
-/// assert_eq!(Gradients::new(&vars, &store)?.norm(), 5.);
+/// assert_eq!(Gradients::new(&vars, &store)?.norm()?, 5.);
 /// # Ok::<(), mnemic_train::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Gradients {
-    pub(crate) entries: Vec<(String, Option<Values>)>,
+    pub(crate) entries: Vec<(String, Option<Scaled>)>,
 }
 
 impl Gradients {
@@ -31,7 +66,7 @@ impl Gradients {
     /// A parameter that is neither f32 nor f64.
     pub fn new(vars: &[(String, Var)], store: &GradStore) -> Result<Self> {
         let entry = |(name, var): &(String, Var)| {
-            Ok((name.clone(), store.get(var).map(Values::read).transpose()?))
+            Ok((name.clone(), store.get(var).map(Scaled::new).transpose()?))
         };
         Ok(Self { entries: vars.iter().map(entry).collect::<Result<_>>()? })
     }
@@ -42,14 +77,35 @@ impl Gradients {
     /// A tensor that is neither f32 nor f64.
     pub fn from_tensors(tensors: &[(String, Option<Tensor>)]) -> Result<Self> {
         let entry = |(name, tensor): &(String, Option<Tensor>)| {
-            Ok((name.clone(), tensor.as_ref().map(Values::read).transpose()?))
+            Ok((name.clone(), tensor.as_ref().map(Scaled::new).transpose()?))
         };
         Ok(Self { entries: tensors.iter().map(entry).collect::<Result<_>>()? })
     }
 
-    /// The Euclidean norm over all gradients together.
-    pub fn norm(&self) -> f64 {
-        self.values().map(Values::sum_of_squares).sum::<f64>().sqrt()
+    /// The gradients by name, in order, as tensors: what [`Gradients::from_tensors`] takes.
+    ///
+    /// # Errors
+    /// None in practice; candle's allocations may fail.
+    pub fn to_tensors(&self) -> Result<Vec<(String, Option<Tensor>)>> {
+        let tensor =
+            |g: &Scaled| if g.scale == 1. { Ok(g.tensor.clone()) } else { &g.tensor * g.scale };
+        let entry = |(name, g): &(String, Option<Scaled>)| {
+            Ok((name.clone(), g.as_ref().map(tensor).transpose()?))
+        };
+        self.entries.iter().map(entry).collect()
+    }
+
+    /// The Euclidean norm over all gradients together, in f64.
+    ///
+    /// # Errors
+    /// None on a CPU; elsewhere the device may fail.
+    pub fn norm(&self) -> Result<f64> {
+        Ok(self.squares()?.iter().sum::<f64>().sqrt())
+    }
+
+    /// The sum of squares of each gradient that there is.
+    pub(crate) fn squares(&self) -> Result<Vec<f64>> {
+        Ok(self.present().map(Scaled::square).collect::<candle_core::Result<_>>()?)
     }
 
     /// The parameters that got no gradient, in order.
@@ -58,36 +114,51 @@ impl Gradients {
     }
 
     /// The first NaN or infinity in order: parameter, flat index, value.
-    pub fn first_non_finite(&self) -> Option<(&str, usize, f64)> {
-        self.entries.iter().find_map(|(name, g)| {
-            let (index, value) = g.as_ref()?.first_non_finite()?;
-            Some((name.as_str(), index, value))
-        })
+    ///
+    /// # Errors
+    /// None on a CPU; elsewhere the device may fail.
+    pub fn first_non_finite(&self) -> Result<Option<(&str, usize, f64)>> {
+        for (name, g) in &self.entries {
+            if let Some(g) = g
+                && let Some((index, value)) = first_non_finite(g.view())?
+            {
+                return Ok(Some((name.as_str(), index, value)));
+            }
+        }
+        Ok(None)
     }
 
     /// Multiplies every gradient by `factor`.
     pub fn scale(&mut self, factor: f64) {
-        self.values_mut().for_each(|g| g.scale(factor));
+        self.present_mut().for_each(|g| g.scale *= factor);
     }
 
-    fn values(&self) -> impl Iterator<Item = &Values> {
+    fn present(&self) -> impl Iterator<Item = &Scaled> {
         self.entries.iter().filter_map(|(_, g)| g.as_ref())
     }
 
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Values> {
+    pub(crate) fn present_mut(&mut self) -> impl Iterator<Item = &mut Scaled> {
         self.entries.iter_mut().filter_map(|(_, g)| g.as_mut())
     }
 
-    /// Adds `weight` times `other`, which must come from the same parameters.
+    /// The same in a memory of its own, so that [`Self::add_scaled`] changes nobody else's tensors.
+    fn owned(self) -> Result<Self> {
+        let entry =
+            |(name, g): (String, Option<Scaled>)| Ok((name, g.map(Scaled::owned).transpose()?));
+        Ok(Self { entries: self.entries.into_iter().map(entry).collect::<Result<_>>()? })
+    }
+
+    /// Adds `weight` times `other`, which must come from the same parameters, in place.
     fn add_scaled(&mut self, other: Self, weight: f64) -> Result<()> {
         for ((_, sum), (_, g)) in self.entries.iter_mut().zip(other.entries) {
-            match (sum, g) {
-                (Some(sum), Some(g)) => sum.add_scaled(&g, weight)?,
-                (sum @ None, Some(mut g)) => {
-                    g.scale(weight);
-                    *sum = Some(g);
+            let Some(mut g) = g else { continue };
+            g.scale *= weight;
+            match sum {
+                Some(sum) => {
+                    add_scaled(&sum.tensor, sum.scale, g.view())?;
+                    sum.scale = 1.;
                 }
-                (_, None) => {}
+                None => *sum = Some(g.owned()?),
             }
         }
         Ok(())
@@ -121,15 +192,17 @@ impl Accumulator {
     /// # Errors
     /// Gradients of other shapes or types than before.
     pub fn add(&mut self, gradients: Gradients, weight: f64) -> Result<()> {
-        match &mut self.sum {
-            None => self.sum = Some(gradients),
-            Some(sum) => {
+        self.sum = Some(match self.sum.take() {
+            None => gradients,
+            Some(mut sum) => {
                 if self.batches == 1 {
+                    sum = sum.owned()?;
                     sum.scale(self.weight);
                 }
                 sum.add_scaled(gradients, weight)?;
+                sum
             }
-        }
+        });
         self.weight += weight;
         self.batches += 1;
         Ok(())
@@ -156,11 +229,8 @@ mod tests {
         Gradients::from_tensors(&[("w".into(), t)]).unwrap()
     }
 
-    fn get(g: &Gradients) -> &[f64] {
-        match &g.entries[0].1 {
-            Some(Values::F64(v)) => v,
-            other => panic!("{other:?}"),
-        }
+    fn get(g: &Gradients) -> Vec<f64> {
+        g.to_tensors().unwrap()[0].1.as_ref().unwrap().to_vec1().unwrap()
     }
 
     #[test]
@@ -186,6 +256,35 @@ mod tests {
     }
 
     #[test]
+    fn the_tensors_of_the_batches_stay_as_they_are() {
+        let tensors: Vec<_> =
+            (1..4).map(|x| Tensor::new(&[f64::from(x)], &Device::Cpu).unwrap()).collect();
+        let mut acc = Accumulator::new();
+        // The second batch is the first to give `b` a gradient.
+        for (i, t) in tensors.iter().enumerate() {
+            let b = (i > 0).then(|| t.clone());
+            let list = [("a".to_string(), Some(t.clone())), ("b".to_string(), b)];
+            acc.add(Gradients::from_tensors(&list).unwrap(), 2.).unwrap();
+        }
+        let mut mean = acc.take().unwrap();
+        let sums = mean.to_tensors().unwrap();
+        let value = |i: usize| sums[i].1.as_ref().unwrap().to_vec1::<f64>().unwrap()[0];
+        assert!((value(0) - 2.).abs() < 1e-15 && (value(1) - 5. / 3.).abs() < 1e-15);
+        let clip = crate::Clip { value: Some(0.5), ..Default::default() };
+        clip.apply(&mut mean).unwrap();
+        for (x, t) in (1..4).zip(&tensors) {
+            assert_eq!(t.to_vec1::<f64>().unwrap(), [f64::from(x)]);
+        }
+    }
+
+    #[test]
+    fn others_than_floats_are_refused() {
+        let ints = Tensor::new(&[1u32], &Device::Cpu).unwrap();
+        let error = Gradients::from_tensors(&[("a".into(), Some(ints))]).unwrap_err().to_string();
+        assert!(error.contains("only f32 and f64"), "{error}");
+    }
+
+    #[test]
     fn missing_and_bad_ones_are_named() {
         let cpu = &Device::Cpu;
         let g = Gradients::from_tensors(&[
@@ -194,8 +293,8 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(g.missing(), ["a"]);
-        let (name, index, value) = g.first_non_finite().unwrap();
+        let (name, index, value) = g.first_non_finite().unwrap().unwrap();
         assert_eq!((name, index), ("b", 1));
-        assert!(value.is_nan() && g.norm().is_nan());
+        assert!(value.is_nan() && g.norm().unwrap().is_nan());
     }
 }

@@ -17,7 +17,6 @@ mod restarts;
 mod schedule;
 mod stack;
 mod trainer;
-mod values;
 
 pub use average::{Ema, EmaConfig, average_checkpoints};
 pub use checkpoint::{Checkpoint, Checkpoints};

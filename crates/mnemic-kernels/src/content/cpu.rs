@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::{Addressed, Content};
 use crate::fused::{self, Array, Backward, FusedOp, View};
 use crate::lanes::{add_scaled, dot, kept, parts, set_scaled, softmax_row, softmax_row_backward};
 use crate::real::{Real, buffer};
@@ -12,21 +13,23 @@ pub(super) fn content_attention(
     query: &Tensor,
     keys: &Tensor,
     values: &Tensor,
-    mask: Option<&Tensor>,
-    linear: bool,
-) -> Result<(Tensor, Tensor)> {
-    let mask = mask.map(|m| m.flatten_all()?.to_vec1::<u8>()).transpose()?;
-    let results = fused::apply(ContentOp { mask, linear }, &[query, keys, values])?;
-    match <[Tensor; 2]>::try_from(results) {
-        Ok([weights, output]) => Ok((weights, output)),
-        Err(_) => bail!("content_attention: internal error: expected two results"),
+    options: Content<'_>,
+) -> Result<Addressed> {
+    let mask = options.mask.map(|m| m.flatten_all()?.to_vec1::<u8>()).transpose()?;
+    let absent = options.absent.map(<[f64]>::to_vec);
+    let op = ContentOp { mask, linear: options.linear, absent };
+    let results = fused::apply(op, &[query, keys, values])?;
+    match <[Tensor; 3]>::try_from(results) {
+        Ok([weights, output, scores]) => Ok(Addressed { scores, weights, output }),
+        Err(_) => bail!("content_attention: internal error: expected three results"),
     }
 }
 
-/// `q (b, d)`, `k (b, n, d)` and `v (b, n, d_v)` to `p (b, n)` and `o (b, d_v)`.
+/// `q (b, d)`, `k (b, n, d)` and `v (b, n, d_v)` to `p (b, n)` and `o (b, d_v)`, and the scores `(b, n)`.
 struct ContentOp {
     mask: Option<Vec<u8>>,
     linear: bool,
+    absent: Option<Vec<f64>>,
 }
 
 #[derive(Clone, Copy)]
@@ -55,6 +58,7 @@ struct Memory<'a, T> {
     x: &'a [View<'a, T>],
     mask: Option<&'a [u8]>,
     linear: bool,
+    absent: Option<&'a [f64]>,
 }
 
 /// What belongs to one row of the batch.
@@ -78,6 +82,13 @@ impl<'a, T: Real> Memory<'a, T> {
     }
 }
 
+impl ContentOp {
+    fn memory<'a, T>(&'a self, dims: Dims, x: &'a [View<'a, T>]) -> Memory<'a, T> {
+        let (mask, absent) = (self.mask.as_deref(), self.absent.as_deref());
+        Memory { dims, x, mask, linear: self.linear, absent }
+    }
+}
+
 impl FusedOp for ContentOp {
     const NAME: &'static str = "content_attention";
     type Saved<T: Real> = ();
@@ -85,21 +96,24 @@ impl FusedOp for ContentOp {
     fn forward<T: Real>(&self, x: &[View<'_, T>], _: bool) -> Result<(Vec<Array<T>>, ())> {
         let dims = Dims::new(x);
         let Dims { b, n, d_v, .. } = dims;
-        let memory = Memory { dims, x, mask: self.mask.as_deref(), linear: self.linear };
+        let memory = self.memory(dims, x);
         let (mut weights, mut output) = (buffer(b * n), buffer(b * d_v));
+        let mut scores = buffer(b * n);
         let (rows, level) = (dims.rows_per_task(), simd::level());
         let parts = weights.chunks_mut(rows * n).zip(output.chunks_mut(rows * d_v));
-        for_each(parts.enumerate().collect(), |(i, (weights, output))| {
-            level.dispatch(Forward { memory, first: i * rows, weights, output });
+        let parts = parts.zip(scores.chunks_mut(rows * n));
+        for_each(parts.enumerate().collect(), |(i, ((weights, output), scores))| {
+            level.dispatch(Forward { memory, first: i * rows, weights, output, scores });
         });
-        Ok((vec![(weights, vec![b, n]), (output, vec![b, d_v])], ()))
+        let results = vec![(weights, vec![b, n]), (output, vec![b, d_v]), (scores, vec![b, n])];
+        Ok((results, ()))
     }
 
     fn backward<T: Real>(&self, pass: Backward<'_, T, ()>) -> Result<Vec<Option<Vec<T>>>> {
         let Backward { inputs: x, outputs, grads, wanted, .. } = pass;
         let dims = Dims::new(x);
         let Dims { b, n, d, d_v } = dims;
-        let memory = Memory { dims, x, mask: self.mask.as_deref(), linear: self.linear };
+        let memory = self.memory(dims, x);
         let (rows, level) = (dims.rows_per_task(), simd::level());
         let new = |i: usize| wanted[i].then(|| buffer::<T>(x[i].data.len()));
         let (mut d_query, mut d_keys, mut d_values) = (new(0), new(1), new(2));
@@ -112,6 +126,7 @@ impl FusedOp for ContentOp {
             weights: outputs[0].data,
             d_weights: grads[0].map(|g| g.data),
             d_output: grads[1].map(|g| g.data),
+            d_scores: grads[2].map(|g| g.data),
             d_query: next_query(),
             d_keys: next_keys(),
             d_values: next_values(),
@@ -127,6 +142,7 @@ struct Forward<'a, T> {
     first: usize,
     weights: &'a mut [T],
     output: &'a mut [T],
+    scores: &'a mut [T],
 }
 
 impl<T: Real> pulp::WithSimd for Forward<'_, T> {
@@ -135,13 +151,21 @@ impl<T: Real> pulp::WithSimd for Forward<'_, T> {
     fn with_simd<S: pulp::Simd>(self, _: S) {
         let Dims { n, d, d_v, .. } = self.memory.dims;
         let rows = self.weights.chunks_exact_mut(n).zip(self.output.chunks_exact_mut(d_v));
-        for (i, (weights, output)) in rows.enumerate() {
+        let rows = rows.zip(self.scores.chunks_exact_mut(n));
+        for (i, ((weights, output), scores)) in rows.enumerate() {
+            let absent = self.memory.absent.map(|a| a[self.first + i]);
             let row = self.memory.row(self.first + i);
             for (i, (w, key)) in weights.iter_mut().zip(row.keys.chunks_exact(d)).enumerate() {
                 *w = if kept(row.mask, i) { dot(row.query, key) } else { T::ZERO };
             }
+            scores.copy_from_slice(weights);
             if !self.memory.linear {
-                softmax_row(weights, row.mask);
+                let sum = softmax_row(weights, row.mask);
+                if let Some(absent) = absent {
+                    // e^sum / (e^sum + e^absent)
+                    let share = T::of(1. / (1. + (absent - sum.to_f64()).exp()));
+                    weights.iter_mut().for_each(|w| *w *= share);
+                }
             }
             output.fill(T::ZERO);
             for (i, (w, value)) in weights.iter().zip(row.values.chunks_exact(d_v)).enumerate() {
@@ -160,6 +184,7 @@ struct BackwardRows<'a, T> {
     weights: &'a [T],
     d_weights: Option<&'a [T]>,
     d_output: Option<&'a [T]>,
+    d_scores: Option<&'a [T]>,
     d_query: Option<&'a mut [T]>,
     d_keys: Option<&'a mut [T]>,
     d_values: Option<&'a mut [T]>,
@@ -177,6 +202,12 @@ impl<T: Real> pulp::WithSimd for BackwardRows<'_, T> {
             self.values(i, &row, weights, &mut d_scores);
             if !self.memory.linear {
                 softmax_row_backward(weights, &mut d_scores, row.mask);
+            }
+            if let Some(direct) = self.d_scores {
+                let direct = &direct[(self.range.0 + i) * n..][..n];
+                for (j, (d, g)) in d_scores.iter_mut().zip(direct).enumerate() {
+                    *d += if kept(row.mask, j) { *g } else { T::ZERO };
+                }
             }
             self.keys(i, &row, &d_scores);
         }

@@ -11,20 +11,40 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use crate::fused;
 
-/// The weights `p (b, n)` and the output `o (b, d_v)` of `query (b, d)`, `keys (b, n, d)` and `values (b, n, d_v)`.
-///
-/// Places where `mask` (u8 of zeros and ones, `(b, n)`) is 0 get the weight 0 and no gradient, whatever their keys and values
-/// hold; a row that is masked wholly gives zeros, and so does an empty memory. With `linear` the softmax is left out,
-/// `p_i = q · k_i` (the linear start of section 4.2).
+/// Options of [`content_attention`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Content<'a> {
+    /// u8 of zeros and ones, `(b, n)`: places where it is 0 get the weight 0 and no gradient, whatever their keys and values
+    /// hold. A row that is masked wholly gives zeros.
+    pub mask: Option<&'a Tensor>,
+    /// Leave the softmax out, `p_i = q · k_i` (the linear start of section 4.2).
+    pub linear: bool,
+    /// For each row, a score that takes part in the softmax but has neither key nor value, such as the logarithm of the number
+    /// of empty memories.
+    pub absent: Option<&'a [f64]>,
+}
+
+/// What [`content_attention`] gives.
+#[derive(Debug, Clone)]
+pub struct Addressed {
+    /// `q · k_i`, `(b, n)`; 0 at masked places.
+    pub scores: Tensor,
+    /// `p`, `(b, n)`.
+    pub weights: Tensor,
+    /// `o`, `(b, d_v)`.
+    pub output: Tensor,
+}
+
+/// Addresses a memory: `query (b, d)`, `keys (b, n, d)`, `values (b, n, d_v)`. An empty memory gives zeros.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use mnemic_kernels::content::content_attention;
+/// use mnemic_kernels::content::{Content, content_attention};
 /// let query = Tensor::new(&[[1f32, 0.]], &Device::Cpu)?;
 /// let memory = Tensor::new(&[[[1f32, 0.], [1., 2.]]], &Device::Cpu)?;
-/// let (weights, output) = content_attention(&query, &memory, &memory, None, false)?;
-/// assert_eq!(weights.to_vec2::<f32>()?, [[0.5, 0.5]]);
-/// assert_eq!(output.to_vec2::<f32>()?, [[1., 1.]]);
+/// let read = content_attention(&query, &memory, &memory, Content::default())?;
+/// assert_eq!(read.weights.to_vec2::<f32>()?, [[0.5, 0.5]]);
+/// assert_eq!(read.output.to_vec2::<f32>()?, [[1., 1.]]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
@@ -34,9 +54,8 @@ pub fn content_attention(
     query: &Tensor,
     keys: &Tensor,
     values: &Tensor,
-    mask: Option<&Tensor>,
-    linear: bool,
-) -> Result<(Tensor, Tensor)> {
+    options: Content<'_>,
+) -> Result<Addressed> {
     let (b, n, d) = keys.dims3()?;
     if query.dims() != [b, d] {
         bail!("content_attention: expected the query ({b}, {d}), got {:?}", query.dims());
@@ -45,18 +64,24 @@ pub fn content_attention(
     if (vb, vn) != (b, n) {
         bail!("content_attention: expected values ({b}, {n}, d_v), got {:?}", values.dims());
     }
-    if let Some(mask) = mask
+    if let Some(mask) = options.mask
         && (mask.dims() != [b, n] || mask.dtype() != DType::U8)
     {
         let (dims, dtype) = (mask.dims(), mask.dtype());
         bail!("content_attention: expected the mask ({b}, {n}) of U8, got {dims:?} of {dtype:?}");
     }
+    if let Some(absent) = options.absent
+        && absent.len() != b
+    {
+        bail!("content_attention: {} absent scores for a batch of {b}", absent.len());
+    }
     if b == 0 || n == 0 {
         let zeros = |shape| Tensor::zeros(shape, values.dtype(), values.device());
-        return Ok((zeros((b, n))?, zeros((b, d_v))?));
+        let weights = zeros((b, n))?;
+        return Ok(Addressed { scores: weights.clone(), weights, output: zeros((b, d_v))? });
     }
     if d > 0 && d_v > 0 && fused::takes(&[query, keys, values]) {
-        return cpu::content_attention(query, keys, values, mask, linear);
+        return cpu::content_attention(query, keys, values, options);
     }
-    plain::content_attention(query, keys, values, mask, linear)
+    plain::content_attention(query, keys, values, options)
 }

@@ -25,6 +25,28 @@ fn operands(b: usize, n: usize, d: usize, d_v: usize, dtype: DType) -> [Tensor; 
     ]
 }
 
+fn content(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    linear: bool,
+) -> Result<(Tensor, Tensor)> {
+    let read = content_attention(q, k, v, Content { mask, linear, absent: None })?;
+    Ok((read.weights, read.output))
+}
+
+fn plain_content(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    linear: bool,
+) -> Result<(Tensor, Tensor)> {
+    let read = plain::content_attention(q, k, v, Content { mask, linear, absent: None })?;
+    Ok((read.weights, read.output))
+}
+
 /// A scalar that weights and output enter with their own factors.
 fn probe((weights, output): &(Tensor, Tensor)) -> Result<Tensor> {
     let weigh = |t: &Tensor, seed| t.mul(&waves(t.dims(), seed, 1., t.dtype()))?.sum_all();
@@ -43,8 +65,8 @@ fn run(f: Attention, x: &[Tensor; 3], mask: Option<&Tensor>, linear: bool) -> Ve
 
 fn compare(x: &[Tensor; 3], mask: Option<&Tensor>, tolerance: f64) {
     for linear in [false, true] {
-        let fast = run(content_attention, x, mask, linear);
-        let slow = run(plain::content_attention, x, mask, linear);
+        let fast = run(content, x, mask, linear);
+        let slow = run(plain_content, x, mask, linear);
         for (name, (a, b)) in NAMES.iter().zip(fast.iter().zip(&slow)) {
             let name = format!("{name}, keys {:?}, linear {linear}", x[1].dims());
             assert_close(&name, a, b, tolerance, tolerance);
@@ -74,20 +96,42 @@ fn gradients() {
             check_gradients(
                 &[("query", q.clone()), ("keys", k.clone()), ("values", v.clone())],
                 1e-7,
-                |x| probe(&content_attention(&x[0], &x[1], &x[2], mask, linear)?),
+                |x| probe(&content(&x[0], &x[1], &x[2], mask, linear)?),
             );
         }
     }
     // One result in use, and one operand trained; the memory its own value.
     check_gradients(&[("query", q.clone()), ("keys", k.clone())], 1e-7, |x| {
-        content_attention(&x[0], &x[1], &v, None, false)?.0.exp()?.sum_all()
+        content(&x[0], &x[1], &v, None, false)?.0.exp()?.sum_all()
     });
     check_gradients(&[("values", v.clone())], 1e-7, |x| {
-        content_attention(&q, &k, &x[0], Some(&mask), false)?.1.exp()?.sum_all()
+        content(&q, &k, &x[0], Some(&mask), false)?.1.exp()?.sum_all()
     });
     check_gradients(&[("memory", k.clone())], 1e-7, |x| {
-        probe(&content_attention(&q, &x[0], &x[0], None, false)?)
+        probe(&content(&q, &x[0], &x[0], None, false)?)
     });
+}
+
+#[test]
+fn absent_places_and_scores() {
+    let (mask, absent) = (mask(3, 4), [f64::NEG_INFINITY, 0.7, -0.2]);
+    let x = operands(3, 4, 3, 5, DType::F64);
+    for mask in [None, Some(&mask)] {
+        let options = Content { mask, absent: Some(&absent), ..Content::default() };
+        let probe = |read: &Addressed| {
+            probe(&(read.weights.clone(), read.output.clone()))? + read.scores.sin()?.sum_all()?
+        };
+        let fast = content_attention(&x[0], &x[1], &x[2], options).unwrap();
+        let slow = plain::content_attention(&x[0], &x[1], &x[2], options).unwrap();
+        assert_close("weights", &fast.weights, &slow.weights, 1e-12, 1e-12);
+        assert_close("output", &fast.output, &slow.output, 1e-12, 1e-12);
+        assert_close("scores", &fast.scores, &slow.scores, 1e-12, 1e-12);
+        let named = ["query", "keys", "values"].into_iter().zip(x.clone()).collect::<Vec<_>>();
+        check_gradients(&named, 1e-7, |x| probe(&content_attention(&x[0], &x[1], &x[2], options)?));
+    }
+    let two = Content { absent: Some(&absent[..2]), ..Content::default() };
+    let error = content_attention(&x[0], &x[1], &x[2], two).unwrap_err().to_string();
+    assert!(error.contains("2 absent scores for a batch of 3"), "{error}");
 }
 
 #[test]
@@ -95,12 +139,12 @@ fn worked_numbers_of_the_paper_page() {
     let query = Tensor::new(&[[1f64, 0.5]], &Device::Cpu).unwrap();
     let keys = Tensor::new(&[[[1f64, 0.], [0., 1.], [1., 1.]]], &Device::Cpu).unwrap();
     let values = Tensor::new(&[[[2f64, 0.], [0., 2.], [1., -1.]]], &Device::Cpu).unwrap();
-    let (p, o) = content_attention(&query, &keys, &values, None, false).unwrap();
+    let (p, o) = content(&query, &keys, &values, None, false).unwrap();
     let expected = Tensor::new(&[[0.307196, 0.186324, 0.506480]], &Device::Cpu).unwrap();
     assert_close("weights", &p, &expected, 0., 1e-6);
     let expected = Tensor::new(&[[1.120872, -0.133833]], &Device::Cpu).unwrap();
     assert_close("output", &o, &expected, 0., 1e-6);
-    let (_, o) = content_attention(&query, &keys, &values, None, true).unwrap();
+    let (_, o) = content(&query, &keys, &values, None, true).unwrap();
     assert_close("linear", &o, &Tensor::new(&[[3.5, -0.5]], &Device::Cpu).unwrap(), 0., 1e-12);
 }
 
@@ -110,9 +154,9 @@ fn strided_operands() {
     let k = waves(&[7, 3, 5], 2., 0.8, DType::F64).transpose(0, 1).unwrap();
     let v = waves(&[3, 6, 7], 3., 0.8, DType::F64).transpose(1, 2).unwrap();
     let mask = mask(7, 3).t().unwrap();
-    let fast = content_attention(&q, &k, &v, Some(&mask), false).unwrap();
+    let fast = content(&q, &k, &v, Some(&mask), false).unwrap();
     let v = v.contiguous().unwrap();
-    let slow = plain::content_attention(&q, &k, &v, Some(&mask), false).unwrap();
+    let slow = plain_content(&q, &k, &v, Some(&mask), false).unwrap();
     assert_close("weights", &fast.0, &slow.0, 1e-12, 1e-12);
     assert_close("output", &fast.1, &slow.1, 1e-12, 1e-12);
 }
@@ -127,7 +171,7 @@ fn masked_places_may_hold_anything() {
     let poisoned = [1, 2].map(|i: usize| wide.where_cond(&x[i], &poison).unwrap());
     let poisoned = [x[0].clone(), poisoned[0].clone(), poisoned[1].clone()];
     for linear in [false, true] {
-        for f in [content_attention as Attention, plain::content_attention] {
+        for f in [content as Attention, plain_content] {
             let (clean, dirty) =
                 (run(f, &x, Some(&mask), linear), run(f, &poisoned, Some(&mask), linear));
             for (name, (a, b)) in NAMES.iter().zip(dirty.iter().zip(&clean)) {
@@ -135,7 +179,7 @@ fn masked_places_may_hold_anything() {
             }
         }
     }
-    let all = run(content_attention, &poisoned, Some(&mask), false);
+    let all = run(content, &poisoned, Some(&mask), false);
     assert!(all[0].get(1).unwrap().to_vec1::<f32>().unwrap().iter().all(|x| *x == 0.));
     assert!(all[1].get(1).unwrap().to_vec1::<f32>().unwrap().iter().all(|x| *x == 0.));
 }
@@ -144,10 +188,10 @@ fn masked_places_may_hold_anything() {
 fn hostile_values() {
     for scale in [1e4, 1e-40] {
         let x = operands(2, 9, 20, 5, DType::F32).map(|t| (t * scale).unwrap());
-        let (p, o) = content_attention(&x[0], &x[1], &x[2], None, false).unwrap();
+        let (p, o) = content(&x[0], &x[1], &x[2], None, false).unwrap();
         let sums = p.sum(1).unwrap();
         assert_close("sums", &sums, &sums.ones_like().unwrap(), 0., 1e-5);
-        let all = run(content_attention, &x, None, false);
+        let all = run(content, &x, None, false);
         for t in all.iter().chain([&o]) {
             assert!(
                 t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| x.is_finite())
@@ -161,7 +205,7 @@ fn bits_depend_on_neither_threads_nor_level() {
     let x = operands(37, 50, 65, 20, DType::F32);
     let mask = mask(37, 50);
     let all = || {
-        let all = run(content_attention, &x, Some(&mask), false);
+        let all = run(content, &x, Some(&mask), false);
         let flat = all.iter().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
         flat.map(f32::to_bits).collect::<Vec<_>>()
     };
@@ -180,12 +224,12 @@ fn bits_depend_on_neither_threads_nor_level() {
 fn empty_memories_and_wrong_shapes() {
     for (b, n) in [(0, 3), (2, 0)] {
         let [q, k, v] = operands(b, n, 4, 5, DType::F32);
-        let (p, o) = content_attention(&q, &k, &v, None, false).unwrap();
+        let (p, o) = content(&q, &k, &v, None, false).unwrap();
         assert_eq!((p.dims(), o.dims()), ([b, n].as_slice(), [b, 5].as_slice()));
     }
     let [q, k, v] = operands(2, 3, 4, 5, DType::F32);
     let error = |q: &Tensor, v: &Tensor, m: Option<&Tensor>| {
-        content_attention(q, &k, v, m, false).unwrap_err().to_string()
+        content(q, &k, v, m, false).unwrap_err().to_string()
     };
     let short = q.narrow(1, 0, 3).unwrap();
     assert!(error(&short, &v, None).contains("expected the query (2, 4), got [2, 3]"));

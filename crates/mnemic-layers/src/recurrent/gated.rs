@@ -2,7 +2,9 @@
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
-use mnemic_kernels::recurrent::{Steps, Weights, attention_gru, gated_gru};
+use mnemic_kernels::recurrent::{
+    Steps, Weights, attention_gru, attention_gru_projected, gated_gru,
+};
 
 use super::RecurrentInit;
 use super::init::Layer;
@@ -50,6 +52,31 @@ impl AttentionGru {
         check("attention_gru", facts, &self.weights)?;
         let steps = Steps { lengths, reverse: false };
         Ok(attention_gru(facts, gates, None, &self.weights, steps)?.state)
+    }
+
+    /// The input products `W x + b` `(b, n, 2h)` of `facts` `(b, n, d)`, which several passes over
+    /// them share; for [`AttentionGru::forward_projected`].
+    ///
+    /// # Errors
+    /// When the width does not fit.
+    pub fn project(&self, facts: &Tensor) -> Result<Tensor> {
+        check("attention_gru", facts, &self.weights)?;
+        mnemic_kernels::linear::linear(facts, &self.weights.w_ih, self.weights.b_ih.as_ref())
+    }
+
+    /// [`AttentionGru::forward`] over the products of [`AttentionGru::project`].
+    ///
+    /// # Errors
+    /// When the shapes or lengths do not fit, naming them.
+    pub fn forward_projected(
+        &self,
+        inputs: &Tensor,
+        gates: &Tensor,
+        lengths: Option<&[usize]>,
+    ) -> Result<Tensor> {
+        let steps = Steps { lengths, reverse: false };
+        let (w_hh, b_hh) = (&self.weights.w_hh, self.weights.b_hh.as_ref());
+        Ok(attention_gru_projected(inputs, gates, None, w_hh, b_hh, steps)?.state)
     }
 }
 

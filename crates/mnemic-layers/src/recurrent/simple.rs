@@ -139,6 +139,25 @@ impl Gru {
         Ok(Recurrent { output, state })
     }
 
+    /// [`Gru::forward`] from a state of zeros, with the outputs of the last layer's directions
+    /// apart, `(b, t, h)` each.
+    ///
+    /// # Errors
+    /// As [`Gru::forward`].
+    pub fn forward_apart(
+        &self,
+        xs: &Tensor,
+        lengths: Option<&[usize]>,
+        ctx: &Context,
+    ) -> Result<Vec<Tensor>> {
+        let (outputs, _) =
+            self.stack.run_apart(xs, None, lengths, ctx, |xs, h0, weights, steps| {
+                let scan = gru(xs, h0.map(|[h]: &[Tensor; 1]| h), weights, self.reset, steps)?;
+                Ok((scan.output, [scan.state]))
+            })?;
+        Ok(outputs)
+    }
+
     /// One step on `xs` `(b, d)`, for decoding: the output is `(b, h)`. One direction only.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
+use mnemic_kernels::concat::concat;
 use mnemic_kernels::recurrent::{Steps, Weights};
 
 use super::init::Layer;
@@ -60,11 +61,30 @@ impl Stack {
             Steps<'_>,
         ) -> Result<(Tensor, [Tensor; S])>,
     ) -> Result<(Tensor, [Tensor; S])> {
+        let (outputs, state) = self.run_apart(xs, state, lengths, ctx, scan)?;
+        Ok((join(outputs)?, state))
+    }
+
+    /// [`Stack::run`] with the outputs of the last layer's directions apart.
+    pub(super) fn run_apart<const S: usize>(
+        &self,
+        xs: &Tensor,
+        state: Option<[&Tensor; S]>,
+        lengths: Option<&[usize]>,
+        ctx: &Context,
+        scan: impl Fn(
+            &Tensor,
+            Option<&[Tensor; S]>,
+            &Weights,
+            Steps<'_>,
+        ) -> Result<(Tensor, [Tensor; S])>,
+    ) -> Result<(Vec<Tensor>, [Tensor; S])> {
         self.check(xs, state.iter().flatten())?;
         let directions = self.config.directions();
         let mut finals: Vec<Vec<Tensor>> = vec![Vec::new(); S];
-        let mut xs = xs.clone();
+        let mut below = vec![xs.clone()];
         for (layer, weights) in self.weights.chunks(directions).enumerate() {
+            let mut xs = join(std::mem::take(&mut below))?;
             if layer > 0 {
                 xs = ctx.dropout(&xs, self.config.dropout)?;
             }
@@ -81,11 +101,11 @@ impl Stack {
                 outputs.push(output);
                 finals.iter_mut().zip(last).for_each(|(all, s)| all.push(s));
             }
-            xs = if directions == 1 { outputs.remove(0) } else { Tensor::cat(&outputs, 2)? };
+            below = outputs;
         }
         let mut finals = finals.into_iter();
         let state = try_each([(); S], |()| Tensor::stack(&finals.next().unwrap_or_default(), 0))?;
-        Ok((xs, state))
+        Ok((below, state))
     }
 
     /// `xs (b, d)` as a sequence of one step, refusing what has no next step.
@@ -113,6 +133,11 @@ impl Stack {
         }
         Ok(())
     }
+}
+
+/// The directions side by side.
+fn join(mut outputs: Vec<Tensor>) -> Result<Tensor> {
+    if outputs.len() == 1 { Ok(outputs.remove(0)) } else { concat(&outputs) }
 }
 
 fn try_each<A, const S: usize>(

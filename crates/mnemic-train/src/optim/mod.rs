@@ -1,15 +1,15 @@
 //! Optimisers whose state can be saved and loaded without losing a bit.
 
 mod config;
-mod loops;
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var, bail};
+use mnemic_kernels::optimizer as kernels;
+use mnemic_kernels::optimizer::Gradient;
 
 pub use config::{Adagrad, Adam, Decay, OptimizerConfig, RmsProp, RmsPropGraves, Sgd};
 
-use crate::values::{Real, Values, ValuesMut, change};
 use crate::{Error, Gradients, Result};
 
 /// Changes parameters along their gradients.
@@ -40,7 +40,7 @@ struct Param {
     /// Steps in which this parameter had a gradient.
     step: u64,
     /// One for each name in `OptimizerConfig::slots`.
-    slots: Vec<Values>,
+    slots: Vec<Tensor>,
 }
 
 const STEP: &str = "step";
@@ -77,15 +77,17 @@ impl Optimizer {
         let (weight_decay, decay) = config.decay();
         let slots = config.slots();
         let param = |(name, var): (String, Var)| {
+            if !matches!(var.dtype(), DType::F32 | DType::F64) {
+                bail!("{name}: only f32 and f64 parameters can be trained, got {:?}", var.dtype());
+            }
             let decays = decay.applies(&name, var.rank());
             let slots = slots
                 .iter()
-                .map(|(_, first)| Values::full(var.elem_count(), *first, var.dtype()))
+                .map(|(_, first)| full(&var, *first))
                 .collect::<candle_core::Result<_>>()?;
-            Values::full(0, 0., var.dtype())?; // refuses other types also where there are no slots
             Ok(Param { name, decay: if decays { weight_decay } else { 0. }, step: 0, slots, var })
         };
-        let params = vars.into_iter().map(param).collect::<Result<_>>()?;
+        let params = vars.into_iter().map(param).collect::<candle_core::Result<_>>()?;
         Ok(Self { config, params })
     }
 
@@ -110,7 +112,7 @@ impl Optimizer {
                 return Err(Error::OptimizerState(text));
             }
             if let Some(gradient) = gradient {
-                param.update(&self.config, gradient, lr)?;
+                param.update(&self.config, gradient.view(), lr)?;
             }
         }
         Ok(())
@@ -128,7 +130,7 @@ impl Optimizer {
             state.insert(format!("{STEP}/{}", param.name), step);
             for ((slot, _), values) in self.config.slots().iter().zip(&param.slots) {
                 let key = format!("{slot}/{}", param.name);
-                state.insert(key, values.to_tensor(param.var.shape())?);
+                state.insert(key, values.force_contiguous()?.to_device(&Device::Cpu)?);
             }
         }
         Ok(state)
@@ -151,7 +153,10 @@ impl Optimizer {
             let of = (param.var.dims(), param.var.dtype());
             let values = slots
                 .iter()
-                .map(|(slot, _)| Ok(Values::read(find(state, slot, &param.name, of)?)?))
+                .map(|(slot, _)| {
+                    let tensor = find(state, slot, &param.name, of)?;
+                    Ok(tensor.to_device(param.var.device())?.detach().force_contiguous()?)
+                })
                 .collect::<Result<Vec<_>>>()?;
             expected += 1 + values.len();
             loaded.push((step, values));
@@ -186,71 +191,71 @@ fn find<'a>(
     Ok(tensor)
 }
 
+/// A tensor like `var`, filled with `x`.
+fn full(var: &Var, x: f64) -> candle_core::Result<Tensor> {
+    let zeros = Tensor::zeros(var.shape(), var.dtype(), var.device())?;
+    if x == 0. { Ok(zeros) } else { zeros + x }
+}
+
 impl Param {
-    fn update(&mut self, config: &OptimizerConfig, gradient: &Values, lr: f64) -> Result<()> {
-        let expected = self.var.elem_count();
-        if gradient.len() != expected {
-            let (name, n) = (&self.name, gradient.len());
-            let text = format!("gradient of {name}: expected {expected} numbers, got {n}");
+    fn update(&mut self, config: &OptimizerConfig, gradient: Gradient<'_>, lr: f64) -> Result<()> {
+        let (var, g) = (&self.var, gradient.tensor);
+        if g.dims() != var.dims() || g.dtype() != var.dtype() {
+            let (shape, dtype) = (var.dims(), var.dtype());
+            let (name, got, of) = (&self.name, g.dims(), g.dtype());
+            let text =
+                format!("gradient of {name}: expected {shape:?} {dtype:?}, got {got:?} {of:?}");
             return Err(Error::OptimizerState(text));
         }
+        let scalars = (lr, self.decay, self.step + 1);
+        update(config, scalars, var, gradient, &self.slots)?;
         self.step += 1;
-        let (decay, step, slots) = (self.decay, self.step, &mut self.slots);
-        let scalars = (lr, decay, step);
-        change(&self.var, &mut |p| match p {
-            ValuesMut::F32(p) => update(config, scalars, p, gradient, slots),
-            ValuesMut::F64(p) => update(config, scalars, p, gradient, slots),
-        })?;
         Ok(())
     }
 }
 
-/// Picks the loop. `slots` has the order of `OptimizerConfig::slots`.
-fn update<T: Real>(
+/// Steps by the kernel. `slots` has the order of `OptimizerConfig::slots`.
+fn update(
     config: &OptimizerConfig,
-    (lr, decay, t): (f64, f64, u64),
-    p: &mut [T],
-    gradient: &Values,
-    slots: &mut [Values],
+    (lr, weight_decay, t): (f64, f64, u64),
+    p: &Tensor,
+    g: Gradient<'_>,
+    slots: &[Tensor],
 ) -> candle_core::Result<()> {
-    let g = T::slice(gradient);
-    let mut slots = slots.iter_mut().map(T::slice_mut).collect::<Option<Vec<_>>>();
-    let (Some(g), Some(slots)) = (g, slots.as_deref_mut()) else {
-        candle_core::bail!("a gradient must have the type of its parameter");
-    };
     match (config, slots) {
-        (OptimizerConfig::Sgd(c), []) => loops::sgd(c, (lr, decay, t), p, g, None),
-        (OptimizerConfig::Sgd(c), [b]) => loops::sgd(c, (lr, decay, t), p, g, Some(b)),
-        (OptimizerConfig::Adam(c), [m, v]) => {
-            loops::adam(c, false, (lr, decay, t), p, g, (m, v, None));
+        (OptimizerConfig::Sgd(c), [] | [_]) => {
+            let Sgd { momentum, dampening, nesterov, .. } = *c;
+            let sgd = kernels::Sgd { lr, momentum, dampening, nesterov, weight_decay };
+            sgd.step(t, p, g, slots.first())
         }
-        (OptimizerConfig::Adam(c), [m, v, top]) => {
-            loops::adam(c, false, (lr, decay, t), p, g, (m, v, Some(top)));
+        (OptimizerConfig::Adam(c) | OptimizerConfig::AdamW(c), [m, v, top @ ..]) => {
+            let decoupled = matches!(config, OptimizerConfig::AdamW(_));
+            let Adam { betas, eps, .. } = *c;
+            let state =
+                kernels::AdamState { exp_avg: m, exp_avg_sq: v, max_exp_avg_sq: top.first() };
+            kernels::Adam { lr, betas, eps, weight_decay, decoupled }.step(t, p, g, state)
         }
-        (OptimizerConfig::AdamW(c), [m, v]) => {
-            loops::adam(c, true, (lr, decay, t), p, g, (m, v, None));
+        (OptimizerConfig::Adagrad(c), [sum]) => {
+            let Adagrad { lr_decay, eps, .. } = *c;
+            kernels::Adagrad { lr, lr_decay, eps, weight_decay }.step(t, p, g, sum)
         }
-        (OptimizerConfig::AdamW(c), [m, v, top]) => {
-            loops::adam(c, true, (lr, decay, t), p, g, (m, v, Some(top)));
-        }
-        (OptimizerConfig::Adagrad(c), [s]) => loops::adagrad(c, (lr, decay, t), p, g, s),
-        (OptimizerConfig::RmsProp(c), [s, rest @ ..]) => {
-            let (mean, buffer) = match rest {
-                [mean, buffer] => (Some(&mut **mean), Some(&mut **buffer)),
-                [one] if c.centered => (Some(&mut **one), None),
-                [one] => (None, Some(&mut **one)),
-                _ => (None, None),
+        (OptimizerConfig::RmsProp(c), [square_avg, rest @ ..]) => {
+            let RmsProp { alpha, eps, momentum, centered, .. } = *c;
+            let (grad_avg, rest) = rest.split_at(usize::from(centered).min(rest.len()));
+            let state = kernels::RmsPropState {
+                square_avg,
+                grad_avg: grad_avg.first(),
+                momentum_buffer: rest.first(),
             };
-            loops::rmsprop(c, (lr, decay), p, g, s, mean, buffer);
+            kernels::RmsProp { lr, alpha, eps, momentum, weight_decay }.step(p, g, state)
         }
-        (OptimizerConfig::RmsPropGraves(c), [n, m, d]) => {
-            loops::rmsprop_graves(c, (lr, decay), p, g, (n, m, d));
+        (OptimizerConfig::RmsPropGraves(c), [square_avg, grad_avg, momentum_buffer]) => {
+            let RmsPropGraves { alpha, momentum, eps, .. } = *c;
+            let state = kernels::RmsPropGravesState { square_avg, grad_avg, momentum_buffer };
+            kernels::RmsPropGraves { lr, alpha, momentum, eps, weight_decay }.step(p, g, state)
         }
-        (config, slots) => {
-            candle_core::bail!("{} state tensors do not fit {config:?}", slots.len())
-        }
+        (config, slots) => bail!("{} state tensors do not fit {config:?}", slots.len()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

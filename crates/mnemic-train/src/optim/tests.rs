@@ -39,7 +39,7 @@ fn state_goes_on_bit_for_bit() {
                 }
                 optimizer.step(&gradients(&vars, 1.), 0.1 / (1. + f64::from(step))).unwrap();
             }
-            vars.iter().map(|(_, v)| Values::read(v).unwrap()).collect::<Vec<_>>()
+            vars.iter().map(|(_, v)| v.to_vec2::<f64>().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(run(false), run(true), "{config:?}");
     }
@@ -136,4 +136,74 @@ fn graves_by_hand() {
     }
     let got = vars[0].1.to_vec2::<f64>().unwrap()[0][0];
     assert!((got - w).abs() < 1e-14, "{got} {w}");
+}
+
+#[test]
+fn clipping_on_the_way_equals_clipping_first() {
+    for config in every() {
+        let run = |first: bool| {
+            let vars = vars(&[("a", &[0.3, -0.7, 1.1]), ("b", &[2.])]);
+            let mut optimizer = Optimizer::new(config.clone(), vars.clone()).unwrap();
+            for _ in 0..4 {
+                let mut g = gradients(&vars, 10.);
+                let clip = crate::Clip { global_norm: Some(0.3), ..Default::default() };
+                assert!(clip.apply(&mut g).unwrap() > 0.3);
+                if first {
+                    g = Gradients::from_tensors(&g.to_tensors().unwrap()).unwrap();
+                }
+                assert!((g.norm().unwrap() - 0.3).abs() < 1e-12);
+                optimizer.step(&g, 0.05).unwrap();
+            }
+            vars.iter().map(|(_, v)| v.to_vec2::<f64>().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(true), run(false), "{config:?}");
+    }
+}
+
+#[test]
+fn whoever_holds_the_parameter_sees_the_step() {
+    let w = Var::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu).unwrap();
+    let vars = vec![("w".to_string(), w.clone())];
+    let (clone, view) = (w.as_tensor().clone(), w.t().unwrap());
+    let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(Sgd::new(1.)), vars.clone()).unwrap();
+    // A transposed gradient, and one that is the parameter itself.
+    let g = Tensor::new(&[[1f32, 0.], [2., 0.]], &Device::Cpu).unwrap().t().unwrap();
+    for (g, wanted) in [(g, [[0., 0.], [3., 4.]]), (clone.clone(), [[0.; 2]; 2])] {
+        let g = Gradients::from_tensors(&[("w".into(), Some(g))]).unwrap();
+        optimizer.step(&g, 1.).unwrap();
+        assert_eq!(clone.to_vec2::<f32>().unwrap(), wanted);
+        assert_eq!(view.t().unwrap().to_vec2::<f32>().unwrap(), wanted);
+    }
+}
+
+#[test]
+fn saved_state_is_a_copy() {
+    let vars = vars(&[("a", &[1., 2.])]);
+    let config = OptimizerConfig::Sgd(Sgd { momentum: 0.9, ..Sgd::new(0.1) });
+    let mut optimizer = Optimizer::new(config, vars.clone()).unwrap();
+    optimizer.step(&gradients(&vars, 1.), 0.1).unwrap();
+    let state = optimizer.state().unwrap();
+    let numbers = |s: &BTreeMap<String, Tensor>| {
+        s["momentum_buffer/a"].flatten_all().unwrap().to_vec1::<f64>().unwrap()
+    };
+    let before = numbers(&state);
+    optimizer.load_state(&state).unwrap();
+    optimizer.step(&gradients(&vars, 1.), 0.1).unwrap();
+    assert_eq!(numbers(&state), before);
+    assert_ne!(numbers(&optimizer.state().unwrap()), before);
+}
+
+#[test]
+fn a_gradient_of_another_shape_is_named() {
+    let vars = vars(&[("a", &[1., 2.])]);
+    let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(Sgd::new(0.1)), vars.clone()).unwrap();
+    for (t, got) in [
+        (Tensor::zeros(3, DType::F64, &Device::Cpu), "got [3] F64"),
+        (Tensor::zeros((2, 1), DType::F32, &Device::Cpu), "got [2, 1] F32"),
+    ] {
+        let g = Gradients::from_tensors(&[("a".into(), Some(t.unwrap()))]).unwrap();
+        let error = optimizer.step(&g, 0.1).unwrap_err().to_string();
+        assert!(error.contains("gradient of a: expected [2, 1] F64") && error.contains(got));
+    }
+    assert_eq!(optimizer.state().unwrap()["step/a"].to_scalar::<i64>().unwrap(), 0);
 }

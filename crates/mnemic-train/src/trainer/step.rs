@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use candle_core::DType;
+use mnemic_kernels::optimizer::first_non_finite;
 use mnemic_layers::Context;
 
 use super::session::Session;
 use super::state::Sums;
 use crate::error::{Error, NotFinite, Result};
-use crate::values::Values;
 use crate::{Accumulator, Ema, Gradients, LossOutput, Problem, StepInfo};
 
 impl<P: Problem> Session<'_, P> {
@@ -23,9 +23,9 @@ impl<P: Problem> Session<'_, P> {
             }
             self.state.no_gradient = Some(missing);
         }
-        let grad_norm = self.config.clip.apply(&mut gradients);
+        let grad_norm = self.config.clip.apply(&mut gradients)?;
         if !grad_norm.is_finite() {
-            return Err(self.bad_gradient(&gradients, grad_norm));
+            return Err(self.bad_gradient(&gradients, grad_norm)?);
         }
         let (step, epoch) = (self.state.step, self.state.epoch);
         let in_phase = (step - self.state.phase_step, epoch - self.state.phase_epoch);
@@ -129,20 +129,20 @@ impl<P: Problem> Session<'_, P> {
     /// The first parameter with a NaN or infinity: name, flat index, value.
     pub(super) fn bad_parameter(&self) -> Result<Option<(String, usize, f64)>> {
         for (name, var) in &self.vars {
-            if let Some((index, value)) = Values::read(var)?.first_non_finite() {
+            if let Some((index, value)) = first_non_finite(var.as_tensor())? {
                 return Ok(Some((name.clone(), index, value)));
             }
         }
         Ok(None)
     }
 
-    fn bad_gradient(&self, gradients: &Gradients, norm: f64) -> Error {
-        match gradients.first_non_finite() {
+    fn bad_gradient(&self, gradients: &Gradients, norm: f64) -> Result<Error> {
+        Ok(match gradients.first_non_finite()? {
             Some((name, index, value)) => {
                 self.bad(&format!("gradient of {name}"), value, Some(index))
             }
             None => self.bad("gradient norm", norm, None),
-        }
+        })
     }
 
     /// The report of a NaN or infinity in the present step.

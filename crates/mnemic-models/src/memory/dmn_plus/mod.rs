@@ -29,8 +29,8 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{
     AttentionGru, Context, Embedding, EpisodicAttention, EpisodicKind, Gru, Linear,
-    PositionEncoding, RecurrentConfig, RecurrentInit, init, length_mask, linear, masked_softmax,
-    position_encoding,
+    PositionEncoding, RecurrentConfig, RecurrentInit, concat, init, length_mask, linear,
+    masked_softmax, position_encoding, relu,
 };
 
 pub use config::{Config, ContextKind, MemoryUpdate};
@@ -139,9 +139,8 @@ impl DmnPlus {
         let sentences = self.embedding.pooled(&batch.story, Some(&weights))?; // (b, n, h)
         let sentences = ctx.dropout(&sentences, self.config.dropout)?;
         let Some(fusion) = &self.fusion else { return Ok(sentences) };
-        let h = self.config.hidden_size;
-        let both = fusion.forward(&sentences, None, Some(&batch.story_lengths), ctx)?.output;
-        both.narrow(2, 0, h)? + both.narrow(2, h, h)?
+        let directions = fusion.forward_apart(&sentences, Some(&batch.story_lengths), ctx)?;
+        &directions[0] + &directions[1]
     }
 
     fn encode_question(&self, batch: &StoryBatch, ctx: &Context) -> Result<Tensor> {
@@ -150,11 +149,19 @@ impl DmnPlus {
         read.state.squeeze(0) // (b, h)
     }
 
-    /// The context of a pass, `(b, h)`.
-    fn context(&self, facts: &Tensor, gates: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    /// What the passes read: the input products of the attention GRU, or the facts themselves.
+    fn inputs(&self, facts: &Tensor) -> Result<Tensor> {
         match &self.attention_gru {
-            Some(gru) => gru.forward(facts, gates, Some(lengths)),
-            None => gates.unsqueeze(1)?.matmul(facts)?.squeeze(1),
+            Some(gru) => gru.project(facts),
+            None => Ok(facts.clone()),
+        }
+    }
+
+    /// The context of a pass, `(b, h)`.
+    fn context(&self, inputs: &Tensor, gates: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        match &self.attention_gru {
+            Some(gru) => gru.forward_projected(inputs, gates, Some(lengths)),
+            None => gates.unsqueeze(1)?.matmul(inputs)?.squeeze(1),
         }
     }
 
@@ -169,7 +176,9 @@ impl DmnPlus {
     ) -> Result<Tensor> {
         match &self.memory {
             Memory::Tied(gru) => gru.step(c, Some(&m.unsqueeze(0)?), ctx)?.state.squeeze(0),
-            Memory::Untied(layers) => layers[t].forward(&Tensor::cat(&[m, c, q], 1)?)?.relu(),
+            Memory::Untied(layers) => {
+                relu(&layers[t].forward(&concat(&[m.clone(), c.clone(), q.clone()])?)?)
+            }
         }
     }
 }
@@ -188,17 +197,18 @@ impl StoryModel for DmnPlus {
         let lengths = &batch.story_lengths;
         let mask = length_mask(lengths, facts.dim(1)?, facts.device())?;
         let prepared = self.attention.prepare(&facts, &q)?;
+        let inputs = self.inputs(&facts)?;
         let mut m = q.clone();
         let mut gate_scores = Vec::with_capacity(self.config.passes);
         for t in 0..self.config.passes {
             let scores = self.attention.scores(&prepared, &m)?; // (b, n)
             let g = masked_softmax(&scores, &mask)?;
             ctx.watch("attention", t, || Ok(g.clone()))?;
-            let c = self.context(&facts, &g, lengths)?; // (b, h)
+            let c = self.context(&inputs, &g, lengths)?; // (b, h)
             m = self.update(t, &m, &c, &q, ctx)?;
             gate_scores.push(scores);
         }
-        let last = ctx.dropout(&Tensor::cat(&[&q, &m], 1)?, self.config.dropout)?;
+        let last = ctx.dropout(&concat(&[q, m])?, self.config.dropout)?;
         let logits = self.answer.forward(&last)?; // (b, v)
         Ok(StoryOutput { logits, gate_scores, retrieved: Vec::new() })
     }

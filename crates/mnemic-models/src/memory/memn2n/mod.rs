@@ -37,9 +37,12 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use mnemic_layers::{Context, Embedding, Linear, init, length_mask, linear, position_encoding};
+use mnemic_layers::{
+    Content, Context, Embedding, Linear, content_attention, init, length_mask, linear,
+    position_encoding, relu,
+};
 
 pub use config::{Config, Encoding, Tying};
 
@@ -141,7 +144,7 @@ impl MemN2N {
         };
         let batch = batch.prepare(&limits)?.batch;
         let memories = self.memories(&batch, ctx)?;
-        let attention = Attention::new(&self.config, &batch, memories[0].dtype(), linear)?;
+        let attention = Attention::new(&self.config, &batch, linear)?;
         let weights = self.position_weights(batch.question.dim(1)?)?;
         let mut u = self.question.pooled(&batch.question, weights.as_ref())?; // (b, d)
         let mut gate_scores = Vec::with_capacity(self.config.hops);
@@ -150,42 +153,47 @@ impl MemN2N {
                 Tying::Adjacent => (&memories[hop], &memories[hop + 1]),
                 Tying::LayerWise => (&memories[0], &memories[1]),
             };
-            let scores = input.matmul(&u.unsqueeze(2)?)?.squeeze(2)?; // (b, n)
-            let p = attention.weights(&scores)?; // (b, n)
-            ctx.watch("attention", hop, || Ok(p.clone()))?;
-            let o = p.unsqueeze(1)?.matmul(output)?.squeeze(1)?; // (b, d)
+            let read = content_attention(&u, input, output, attention.content())?;
+            ctx.watch("attention", hop, || Ok(read.weights.clone()))?;
+            let o = read.output; // (b, d)
             u = match &self.transition {
                 None => (u + o)?,
                 Some(h) => (h.forward(&u)? + o)?,
             };
             if self.config.relu {
-                u = u.relu()?;
+                u = relu(&u)?;
             }
-            gate_scores.push(scores);
+            gate_scores.push(read.scores);
         }
-        let logits = u.matmul(&self.answer.t()?)?; // (b, v)
+        let logits = Linear::new(self.answer.clone(), None).forward(&u)?; // (b, v)
         Ok(StoryOutput { logits, gate_scores, retrieved: Vec::new() })
     }
 
     /// The sentence vectors of every table, `(b, n, d)` each; zero for padding sentences.
+    ///
+    /// A time vector is one more word of its sentence, with the weight 1: words and times of a hop are pooled as one table.
     fn memories(&self, batch: &StoryBatch, ctx: &Context) -> Result<Vec<Tensor>> {
         let (b, n, j) = batch.story.dims3()?;
         let weights = self.position_weights(j)?;
-        let pooled = self.words.iter().map(|t| t.pooled(&batch.story, weights.as_ref()));
-        let pooled = pooled.collect::<Result<Vec<_>>>()?;
         if !self.config.temporal {
-            return Ok(pooled);
+            return self.words.iter().map(|t| t.pooled(&batch.story, weights.as_ref())).collect();
         }
-        let device = batch.story.device();
-        let ages = Tensor::from_vec(self.ages(&batch.story_lengths, n, ctx), b * n, device)?;
-        let there = length_mask(&batch.story_lengths, n, device)?;
-        let there = there.to_dtype(pooled[0].dtype())?.unsqueeze(2)?; // (b, n, 1)
-        let d = self.config.embedding_dim;
-        let with_time = |(memory, table): (Tensor, &Tensor)| {
-            let time = table.index_select(&ages, 0)?.reshape((b, n, d))?;
-            memory + time.broadcast_mul(&there)?
+        let v = self.config.vocab_size;
+        let ages = self.ages(&batch.story_lengths, n, ctx);
+        let there = |i: usize| i % n < batch.story_lengths[i / n];
+        let times = ages.iter().enumerate();
+        let times = times.map(|(i, a)| if there(i) { v as u32 + a } else { NULL_WORD });
+        let times = Tensor::from_vec(times.collect(), (b, n, 1), batch.story.device())?;
+        let ids = Tensor::cat(&[&batch.story, &times], 2)?; // (b, n, j + 1)
+        let weights = match weights {
+            Some(w) => Some(Tensor::cat(&[&w, &w.narrow(0, 0, 1)?.ones_like()?], 0)?),
+            None => None,
         };
-        pooled.into_iter().zip(&self.temporal).map(with_time).collect()
+        let pool = |(words, times): (&Embedding, &Tensor)| {
+            let table = Tensor::cat(&[words.weight(), times], 0)?;
+            Embedding::from_weight(table, Some(NULL_WORD))?.pooled(&ids, weights.as_ref())
+        };
+        self.words.iter().zip(&self.temporal).map(pool).collect()
     }
 
     fn position_weights(&self, words: usize) -> Result<Option<Tensor>> {
@@ -266,53 +274,21 @@ impl StoryModel for MemN2N {
 struct Attention {
     linear: bool,
     mask: Tensor, // u8 (b, n)
-    low: Tensor,  // very low scores, (b, n)
-    /// The logarithm of the number of empty memories, `(b, 1)`: together they count as one place
-    /// with that score.
-    empty: Option<Tensor>,
+    /// The logarithm of the number of empty memories of each row: together they count as one place with that score.
+    empty: Option<Vec<f64>>,
 }
 
-/// A score whose exponential is 0 beside any other.
-const LOW: f64 = -1e30;
-
 impl Attention {
-    fn new(config: &Config, batch: &StoryBatch, dtype: DType, linear: bool) -> Result<Self> {
-        let (b, n, _) = batch.story.dims3()?;
-        let (lengths, device) = (&batch.story_lengths, batch.story.device());
-        let log = |l: &usize| match config.memory_size - l {
-            0 => LOW,
-            empty => (empty as f64).ln(),
-        };
-        let empty = match config.mask_empty {
-            true => None,
-            false => {
-                let logs: Vec<f64> = lengths.iter().map(log).collect();
-                Some(Tensor::from_vec(logs, (b, 1), device)?.to_dtype(dtype)?)
-            }
-        };
-        Ok(Self {
-            linear,
-            mask: length_mask(lengths, n, device)?,
-            low: Tensor::full(LOW, (b, n), device)?.to_dtype(dtype)?,
-            empty,
-        })
+    fn new(config: &Config, batch: &StoryBatch, linear: bool) -> Result<Self> {
+        let (_, n, _) = batch.story.dims3()?;
+        let lengths = &batch.story_lengths;
+        let log = |l: &usize| ((config.memory_size - l) as f64).ln(); // -inf where none is empty
+        let empty = (!config.mask_empty).then(|| lengths.iter().map(log).collect());
+        Ok(Self { linear, mask: length_mask(lengths, n, batch.story.device())?, empty })
     }
 
-    fn weights(&self, scores: &Tensor) -> Result<Tensor> {
-        let n = scores.dim(1)?;
-        if self.linear {
-            return self.mask.where_cond(scores, &scores.zeros_like()?);
-        }
-        let kept = self.mask.where_cond(scores, &self.low)?;
-        match &self.empty {
-            Some(empty) => {
-                candle_nn::ops::softmax(&Tensor::cat(&[&kept, empty], 1)?, 1)?.narrow(1, 0, n)
-            }
-            None => {
-                // An empty story has only low scores: its weights are 0, not even.
-                let there = self.mask.to_dtype(scores.dtype())?;
-                candle_nn::ops::softmax(&kept, 1)? * there
-            }
-        }
+    fn content(&self) -> Content<'_> {
+        let absent = self.empty.as_deref();
+        Content { mask: Some(&self.mask), linear: self.linear, absent }
     }
 }
