@@ -70,15 +70,12 @@ def check_numbers():
 
 
 class Step:
-    """Forward, backward, update. `objective`: "loss", "mean-square" or the gradient of the output."""
+    """Forward, backward, update. `objective`: "loss" or the gradient of the output."""
 
     def __init__(self, mode, forward, objective="loss", parameters=(), inputs=(), optimizer=None):
         self.forward, self.objective = forward, objective
         self.parameters, self.inputs, self.optimizer = list(parameters), list(inputs), optimizer
-        if objective == "mean-square":
-            self.root = lambda: forward().square().mean()
-        else:
-            self.root = forward
+        self.root = forward
         if mode == "compile":
             self.root = torch.compile(self.root)
 
@@ -128,7 +125,8 @@ def recurrent(kind, b, t, d, h, layers=1, bidirectional=False):
         net = fill(kind(d, h, layers, batch_first=True, bidirectional=bidirectional))
         xs = values("x", (b, t, d), 1.0)
         parameters = list(net.parameters())
-        return Step(mode, lambda: net(xs)[0], "mean-square", parameters, optimizer=sgd(parameters))
+        gradient = values("gradient", (b, t, h * (2 if bidirectional else 1)), 1.0)
+        return Step(mode, lambda: net(xs)[0], gradient, parameters, optimizer=sgd(parameters))
 
     return make
 

@@ -39,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) seconds: f64,
     /// `--compile-seconds S`: how long `torch.compile` may take for a workload; 0 leaves it out.
     pub(crate) compile_seconds: f64,
+    /// `--no-candle`: leaves plain candle out, which is slow, and in the way of a profile.
+    pub(crate) candle: bool,
     /// `--peer PYTHON SCRIPT`.
     pub(crate) peer: Option<(PathBuf, PathBuf)>,
     /// `--about KEY=VALUE`: date, commit and whatever else the record is to say.
@@ -53,6 +55,7 @@ impl Args {
             filter: None,
             seconds: 10.,
             compile_seconds: 300.,
+            candle: true,
             peer: None,
             about: BTreeMap::new(),
         };
@@ -68,6 +71,7 @@ impl Args {
                 "--filter" => options.filter = Some(value()?),
                 "--seconds" => options.seconds = number(&arg, &value()?)?,
                 "--compile-seconds" => options.compile_seconds = number(&arg, &value()?)?,
+                "--no-candle" => options.candle = false,
                 "--peer" => options.peer = Some((value()?.into(), value()?.into())),
                 "--about" => {
                     let text = value()?;
@@ -76,7 +80,7 @@ impl Args {
                 }
                 _ => bail!(
                     "unknown argument `{arg}`; known: --list, --filter, --threads, --seconds, \
-                     --compile-seconds, --peer, --about, --report, --json, --markdown"
+                     --compile-seconds, --no-candle, --peer, --about, --report, --json, --markdown"
                 ),
             }
         }

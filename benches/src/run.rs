@@ -88,7 +88,10 @@ fn fill(
     let expected = ours.check()?;
     record.computed.insert("mnemic".into(), expected);
     let modes = prepare_peer(workload, options, expected, peer, record)?;
-    let mut candle = prepare_candle(workload, expected, record);
+    let mut candle = match options.candle {
+        true => prepare_candle(workload, expected, record),
+        false => None,
+    };
     let mut all = vec![Participant::new("mnemic", false, timed(ours.as_mut()))];
     if let Some(step) = &mut candle {
         all.push(Participant::new("candle", true, timed(step.as_mut())));

@@ -41,7 +41,7 @@ impl AdamStep {
         }
         data::fill(&store)?;
         let grads = match sum {
-            Some(sum) => sum.backward()?,
+            Some(sum) => mnemic_kernels::backward(&sum)?,
             None => anyhow::bail!("no parameters"),
         };
         let update = match path {

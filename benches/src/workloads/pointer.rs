@@ -64,7 +64,9 @@ impl Lstm {
     ) -> Result<recurrent::LstmScan> {
         Ok(match self.path {
             Path::Fused => recurrent::lstm(xs, state, &self.weights, Steps::default())?,
-            Path::Plain => recurrent::plain::lstm(xs, state, &self.weights, None, Steps::default())?,
+            Path::Plain => {
+                recurrent::plain::lstm(xs, state, &self.weights, None, Steps::default())?
+            }
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Recurrent layers: the layers of `mnemic-layers` beside `nn.GRU` and `nn.LSTM`; the loss is the mean of the squared outputs.
+//! Recurrent layers: the layers of `mnemic-layers` beside `nn.GRU` and `nn.LSTM`; the gradient of the outputs
+//! is given.
 
 use anyhow::{Context as _, Result};
 use candle_core::{DType, Device, Tensor};
@@ -96,7 +97,8 @@ fn step(shape: Shape, path: Path) -> Result<Training> {
             (Box::new(move || plain_output(shape, &store, &xs)), update)
         }
     };
-    let objective = Objective::MeanSquare;
+    let outputs = shape.directions * h;
+    let objective = Objective::Given(data::tensor("gradient", (b, t, outputs), 1.)?);
     Ok(Training { vars: store.vars(), inputs: Vec::new(), objective, update, forward })
 }
 

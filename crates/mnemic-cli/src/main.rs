@@ -44,7 +44,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts the program again with `CANDLE_NUM_THREADS=1` where nothing is said. candle's second pool of threads spins between
+/// Starts the program again with `CANDLE_NUM_THREADS=1` where nothing is said, and with the allocator told to keep its memory:
+/// a training step asks for the same buffers again. candle's second pool of threads spins between
 /// element-wise operations, which takes the cores from the kernels' threads; candle reads the variable once, early.
 fn calm_candle() {
     #[cfg(unix)]
@@ -57,7 +58,11 @@ fn calm_candle() {
             again.arg0(name);
         }
         // Returns only on failure; then the program goes on as it is.
-        let _ = again.args(std::env::args_os().skip(1)).env("CANDLE_NUM_THREADS", "1").exec();
+        again.args(std::env::args_os().skip(1)).env("CANDLE_NUM_THREADS", "1");
+        if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+            again.env("MIMALLOC_PURGE_DELAY", "-1");
+        }
+        let _ = again.exec();
     }
 }
 

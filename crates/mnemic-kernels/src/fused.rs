@@ -8,13 +8,20 @@
 //!
 //! candle visits a node after all nodes that use it. So when the last token is reached, the gradients of all results in use have
 //! been laid aside; it computes those of the operands, and the tokens below hand theirs on.
-//! With one result and up to three operands the result is itself the token.
+//!
+//! candle makes a tensor of zeros and an addition for the gradient of every edge. An edge to the result of another fused
+//! operation is therefore drawn to that one's token instead, a scalar, and the gradient is laid aside there directly. [`backward`]
+//! does the same for variables.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use candle_core::backprop::GradStore;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor,
-    bail,
+    TensorId, bail,
 };
 
 use crate::real::{Real, slice};
@@ -115,57 +122,194 @@ fn run<O: FusedOp, T: Real>(op: O, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     tie(&call, inputs, &tracked, results)
 }
 
+/// Where the gradient of an operand goes.
+#[derive(Clone)]
+enum Target {
+    /// To the operation that it is a result of.
+    Result(Arc<dyn Call>, usize),
+    /// Into the store of [`backward`] where that is running, else to candle.
+    Variable(TensorId),
+    /// To candle.
+    Other,
+}
+
+/// What a fused result stands on.
+struct Origin {
+    call: Arc<dyn Call>,
+    index: usize,
+    token: Tensor,
+}
+
+/// The results that are alive, by their id.
+static RESULTS: Mutex<Option<HashMap<TensorId, Origin>>> = Mutex::new(None);
+
+fn results<R>(f: impl FnOnce(&mut HashMap<TensorId, Origin>) -> R) -> R {
+    f(RESULTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// The tensor to draw the edge to, and where the gradient goes.
+fn edge(input: &Tensor) -> (Tensor, Target) {
+    if input.is_variable() {
+        return (input.clone(), Target::Variable(input.id()));
+    }
+    let found = results(|all| {
+        all.get(&input.id())
+            .map(|o| (o.token.clone(), Target::Result(Arc::clone(&o.call), o.index)))
+    });
+    found.unwrap_or_else(|| (input.clone(), Target::Other))
+}
+
 /// Makes the nodes; see the module's page.
 fn tie<T: Real>(
     call: &Arc<dyn Call>,
     inputs: &[&Tensor],
     tracked: &[usize],
-    results: Vec<Array<T>>,
+    values: Vec<Array<T>>,
 ) -> Result<Vec<Tensor>> {
-    let direct = results.len() == 1 && tracked.len() <= 3;
-    let mut results: Vec<_> =
-        results.into_iter().map(|(v, dims)| (T::storage(v), Shape::from(dims))).collect();
-    let first = if direct { results.pop() } else { None };
-    let mut rest = tracked;
+    // One edge to each token, one for every other operand.
+    let mut edges: Vec<(Tensor, Option<usize>)> = Vec::with_capacity(tracked.len());
+    let mut targets = vec![Target::Other; inputs.len()];
+    for &i in tracked {
+        let (tensor, target) = edge(inputs[i]);
+        let fused = matches!(target, Target::Result(..));
+        targets[i] = target;
+        if !fused || edges.iter().all(|(other, _)| other.id() != tensor.id()) {
+            edges.push((tensor, (!fused).then_some(i)));
+        }
+    }
+    let mut targets = Some(targets);
+    let mut rest = edges.as_slice();
     let mut token: Option<Tensor> = None;
-    let mut payload = first;
-    loop {
+    while !rest.is_empty() {
         let room = if token.is_some() { 2 } else { 3 };
         let (now, later) = rest.split_at(rest.len().min(room));
         rest = later;
         let node = Token {
             call: Arc::clone(call),
-            operands: now.to_vec(),
+            operands: now.iter().map(|(_, input)| *input).collect(),
             above: token.is_some(),
-            head: rest.is_empty(),
-            direct,
-            payload: Mutex::new(payload.take()),
+            targets: if rest.is_empty() { targets.take() } else { None },
         };
         let below = token.take();
-        let mut args: Vec<&Tensor> = now.iter().map(|&i| inputs[i]).collect();
-        args.extend(below.as_ref());
+        let args: Vec<&Tensor> = now.iter().map(|(tensor, _)| tensor).chain(&below).collect();
         token = Some(match args.as_slice() {
             [a] => a.apply_op1(node)?,
             [a, b] => a.apply_op2(b, node)?,
             [a, b, c] => a.apply_op3(b, c, node)?,
             _ => bail!("internal error: {} operands of a token", args.len()),
         });
-        if rest.is_empty() {
-            break;
-        }
     }
     let Some(token) = token else { bail!("internal error: no token") };
-    let outputs = if direct {
-        vec![token]
-    } else {
-        let node = |(index, result)| {
-            let payload = Mutex::new(Some(result));
-            token.apply_op1(ResultNode { call: Arc::clone(call), index, payload })
-        };
-        results.into_iter().enumerate().map(node).collect::<Result<Vec<_>>>()?
-    };
+    let mut outputs = Vec::with_capacity(values.len());
+    for (index, (v, dims)) in values.into_iter().enumerate() {
+        let key = Arc::new(Mutex::new(None));
+        let payload = Mutex::new(Some((T::storage(v), Shape::from(dims))));
+        let node =
+            ResultNode { call: Arc::clone(call), index, payload, key: Key(Arc::clone(&key)) };
+        let output = token.apply_op1(node)?;
+        *key.lock().unwrap_or_else(PoisonError::into_inner) = Some(output.id());
+        let origin = Origin { call: Arc::clone(call), index, token: token.clone() };
+        results(|all| all.insert(output.id(), origin));
+        outputs.push(output);
+    }
     call.state().outputs = outputs.iter().map(Tensor::detach).collect();
     Ok(outputs)
+}
+
+/// The id of a result; takes it out of the list of those alive when the result is dropped.
+struct Key(Arc<Mutex<Option<TensorId>>>);
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        let id = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Dropped after the lock is free: it may be the last that holds other results.
+        let _origin = id.and_then(|id| results(|all| all.remove(&id)));
+    }
+}
+
+thread_local! {
+    /// Gradients of variables while [`backward`] runs.
+    static VARIABLES: RefCell<Option<HashMap<TensorId, Tensor>>> = const { RefCell::new(None) };
+}
+
+/// `loss.backward()`, without the tensor of zeros and the addition that candle makes for every variable that a fused operation reads.
+/// The gradients are the same.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// let x = Var::new(&[1f32, 2.], &Device::Cpu)?;
+/// let loss = mnemic_kernels::activation::relu(&x)?.sum_all()?;
+/// assert_eq!(mnemic_kernels::backward(&loss)?.get(&x).unwrap().to_vec1::<f32>()?, [1., 1.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the operations.
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    struct Restore(Option<HashMap<TensorId, Tensor>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            VARIABLES.set(self.0.take());
+        }
+    }
+    let _restore = Restore(VARIABLES.replace(Some(HashMap::new())));
+    let mut store = loss.backward()?;
+    for (id, grad) in VARIABLES.take().unwrap_or_default() {
+        let grad = match store.get_id(id) {
+            Some(other) => other.add(&grad)?,
+            None => grad,
+        };
+        store.insert_id(id, grad);
+    }
+    Ok(store)
+}
+
+/// [`backward`] from a given gradient of `output`, a tensor of its shape, as PyTorch's `output.backward(gradient)`.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// let x = Var::new(&[1f32, -2.], &Device::Cpu)?;
+/// let y = mnemic_kernels::activation::relu(&x)?;
+/// let grads = mnemic_kernels::backward_from(&y, &Tensor::new(&[3f32, 4.], &Device::Cpu)?)?;
+/// assert_eq!(grads.get(&x).unwrap().to_vec1::<f32>()?, [3., 0.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When shapes or types differ, and those of the operations.
+pub fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
+    if output.dims() != gradient.dims() || output.dtype() != gradient.dtype() {
+        let (shape, dtype) = (gradient.dims(), gradient.dtype());
+        bail!(
+            "backward_from: expected a gradient {:?} of {:?}, got {shape:?} of {dtype:?}",
+            output.dims(),
+            output.dtype()
+        );
+    }
+    match edge(output) {
+        (token, Target::Result(call, index)) => {
+            call.state().lay_aside(index, gradient)?;
+            backward(&token)
+        }
+        _ => backward(&(output * gradient)?.sum_all()?),
+    }
+}
+
+/// Adds to the gradients of variables, if [`backward`] runs; else gives the gradient back.
+fn keep_variable(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
+    VARIABLES.with_borrow_mut(|all| {
+        let Some(all) = all else { return Ok(Some(grad)) };
+        match all.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(grad);
+            }
+            Entry::Occupied(mut entry) => {
+                let sum = entry.get().add(&grad)?;
+                entry.insert(sum);
+            }
+        }
+        Ok(None)
+    })
 }
 
 /// One use of an operation, without its types.
@@ -182,6 +326,18 @@ struct State {
     outputs: Vec<Tensor>,
     grads: Vec<Option<Tensor>>,
     input_grads: Vec<Option<Tensor>>,
+}
+
+impl State {
+    /// Adds to the gradient of a result.
+    fn lay_aside(&mut self, index: usize, grad: &Tensor) -> Result<()> {
+        let sum = match &self.grads[index] {
+            Some(other) => other.add(grad)?,
+            None => grad.clone(),
+        };
+        self.grads[index] = Some(sum);
+        Ok(())
+    }
 }
 
 struct TypedCall<O: FusedOp, T: Real> {
@@ -249,40 +405,47 @@ fn with_views<T: Real, R>(tensors: &[Tensor], f: impl FnOnce(&[View<'_, T>]) -> 
     Ok(f(&views))
 }
 
-/// A scalar that stands for all results, or, where `direct`, the only result.
+/// A scalar that stands for all results.
 struct Token {
     call: Arc<dyn Call>,
-    /// The operands that this token has edges to.
-    operands: Vec<usize>,
+    /// The operands that this token has edges to; `None` for another operation's token.
+    operands: Vec<Option<usize>>,
     /// Whether it stands on another token, its last argument.
     above: bool,
-    /// Whether the results stand on it.
-    head: bool,
-    direct: bool,
-    payload: Mutex<Option<(CpuStorage, Shape)>>,
+    /// The last token, on which the results stand, knows where the operands' gradients go.
+    targets: Option<Vec<Target>>,
 }
 
 impl Token {
-    fn value(&self) -> Result<(CpuStorage, Shape)> {
-        if !self.direct {
-            // A float: candle passes no gradient through integers.
-            return Ok((CpuStorage::F32(vec![0.]), Shape::from(())));
-        }
-        take_payload(&self.payload, self.call.name())
+    fn value(&self) -> (CpuStorage, Shape) {
+        // A float: candle passes no gradient through integers.
+        (CpuStorage::F32(vec![0.]), Shape::from(()))
     }
 
     /// The gradients of the arguments, in their order.
     fn gradients(&self, token_grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        if self.head {
-            if self.direct {
-                self.call.state().grads[0] = Some(token_grad.clone());
-            }
+        if let Some(targets) = &self.targets {
             self.call.run_backward()?;
+            for (i, target) in targets.iter().enumerate() {
+                let Some(grad) = self.call.state().input_grads[i].take() else { continue };
+                let kept = match target {
+                    Target::Result(call, index) => {
+                        call.state().lay_aside(*index, &grad)?;
+                        None
+                    }
+                    Target::Variable(id) => keep_variable(*id, grad)?,
+                    Target::Other => Some(grad),
+                };
+                self.call.state().input_grads[i] = kept;
+            }
         }
         let mut state = self.call.state();
         let mut all = [None, None, None];
-        for (slot, &i) in all.iter_mut().zip(&self.operands) {
-            *slot = state.input_grads[i].take();
+        for (slot, operand) in all.iter_mut().zip(&self.operands) {
+            *slot = match operand {
+                Some(i) => state.input_grads[*i].take(),
+                None => Some(token_grad.clone()),
+            };
         }
         if self.above {
             all[self.operands.len()] = Some(token_grad.clone());
@@ -306,7 +469,7 @@ impl CustomOp1 for Token {
         self.call.name()
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.value()
+        Ok(self.value())
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let [a, _, _] = self.gradients(grad)?;
@@ -325,7 +488,7 @@ impl CustomOp2 for Token {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.value()
+        Ok(self.value())
     }
     fn bwd(
         &self,
@@ -352,7 +515,7 @@ impl CustomOp3 for Token {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.value()
+        Ok(self.value())
     }
     fn bwd(
         &self,
@@ -372,6 +535,8 @@ struct ResultNode {
     call: Arc<dyn Call>,
     index: usize,
     payload: Mutex<Option<(CpuStorage, Shape)>>,
+    #[allow(dead_code, reason = "acts when it is dropped")]
+    key: Key,
 }
 
 impl CustomOp1 for ResultNode {
@@ -382,7 +547,7 @@ impl CustomOp1 for ResultNode {
         take_payload(&self.payload, self.call.name())
     }
     fn bwd(&self, token: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        self.call.state().grads[self.index] = Some(grad.clone());
+        self.call.state().lay_aside(self.index, grad)?;
         Ok(Some(token.zeros_like()?))
     }
 }
@@ -471,6 +636,46 @@ mod tests {
         let plain = apply(Toy, &[&column, &column]).unwrap();
         assert!(!plain[0].track_op());
         assert_close("column", &plain[0], &(&column * 2.).unwrap(), 0., 0.);
+    }
+
+    #[test]
+    fn chains_of_operations_and_variables() {
+        // Results that feed several operations, fused and plain, and variables that are read more than once.
+        let run = |x: &[Tensor]| -> Result<Tensor> {
+            let y = apply(Toy, &[&x[0], &x[1], &x[2]])?;
+            let z = apply(Toy, &[&y[0], &y[1], &y[0], &x[0], &x[1]])?;
+            let w = apply(Toy, &[&z[0], &(&y[1] + 1.)?, &z[1]])?;
+            ((w[0].sin()?.sum_all()? + w[1].sum_all()?)? + (&w[2] + &z[2])?)?
+                + y[0].sqr()?.sum_all()?
+        };
+        let named: Vec<_> = ["a", "b", "c"].into_iter().zip(vectors(3)).collect();
+        check_gradients(&named, 1e-6, run);
+        let vars: Vec<Var> = vectors(3).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+        let loss = run(&vars.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>()).unwrap();
+        // A variable that plain operations read, too.
+        let loss = (loss + vars[0].as_tensor().sqr().unwrap().sum_all().unwrap()).unwrap();
+        let (ours, theirs) = (backward(&loss).unwrap(), loss.backward().unwrap());
+        for v in &vars {
+            assert_close("backward", ours.get(v).unwrap(), theirs.get(v).unwrap(), 1e-12, 1e-12);
+        }
+        assert!(VARIABLES.with_borrow(Option::is_none));
+    }
+
+    #[test]
+    fn results_leave_the_list_when_they_are_dropped() {
+        let v = Var::from_tensor(&vectors(1)[0]).unwrap();
+        let y = apply(Toy, &[&v, &v]).unwrap();
+        let z = apply(Toy, &[&y[0], &y[1]]).unwrap();
+        let ids: Vec<_> = y.iter().chain(&z).map(Tensor::id).collect();
+        let alive = || results(|all| ids.iter().filter(|id| all.contains_key(id)).count());
+        assert_eq!(alive(), 6);
+        drop(y);
+        // Nobody can use them as operands any more, but their tokens live on in the graph of `z`.
+        assert_eq!(alive(), 3);
+        let grads = z[0].sum_all().unwrap().backward().unwrap();
+        assert!(grads.get(&v).is_some());
+        drop(z);
+        assert_eq!(alive(), 0);
     }
 
     #[test]

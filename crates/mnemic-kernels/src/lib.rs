@@ -34,3 +34,5 @@ pub mod softmax;
 mod threads;
 pub mod time_steps;
 pub mod top_k;
+
+pub use fused::{backward, backward_from};

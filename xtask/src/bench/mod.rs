@@ -145,9 +145,12 @@ fn program(root: &Path, bench: &Bench, args: &[String]) -> Command {
         }
     }
     command.args(args);
-    // candle's second pool of threads spins while it waits; the binary `mnemic` sets this for itself.
-    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        command.env("CANDLE_NUM_THREADS", "1");
+    // candle's second pool of threads spins while it waits, and memory that goes back to the system must be cleared again; the
+    // binary `mnemic` sets both for itself.
+    for (name, value) in [("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
     }
     command
 }

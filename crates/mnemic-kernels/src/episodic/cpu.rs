@@ -6,6 +6,7 @@ use gemm::Parallelism;
 use pulp::{Simd, WithSimd};
 
 use crate::fused::{Backward, FusedOp, Results, View};
+use crate::interaction::{FeatureGradient, Features};
 use crate::matmul::{Mat, matmul};
 use crate::packed::{Packed, Start, Term, product};
 use crate::real::{Real, buffer};
@@ -66,7 +67,7 @@ impl FusedOp for EpisodicOp {
                 let features = &mut features[..count * 2 * d.h];
                 let facts = &facts[start * d.h..][..count * d.h];
                 let memory = &memory[start / d.n * d.h..][..d.h];
-                level.dispatch(Features { facts, memory, out: &mut *features });
+                level.dispatch(Features { facts, vector: memory, out: &mut *features });
                 let terms = [Term { lhs: &*features, row: 2 * d.h, rhs: &weights }];
                 let at = start - i * size;
                 let inner = &mut saved[at * d.u..][..count * d.u];
@@ -157,43 +158,18 @@ impl<T: Real> Group<'_, T> {
             let terms = [Term { lhs: &*pre, row: d.u, rhs: self.weights }];
             d_features.fill(T::ZERO);
             product(level, count, &terms, Start::Destination, d_features, 2 * d.h);
-            level.dispatch(Features { facts, memory, out: &mut *features });
+            level.dispatch(Features { facts, vector: memory, out: &mut *features });
             let lhs = Mat { data: &*pre, row: 1, col: d.u };
             let rhs = Mat { data: &*features, row: 2 * d.h, col: 1 };
             let dims = (d.u, 2 * d.h, count);
             matmul(dims, d_inner, 2 * d.h, true, lhs, rhs, Parallelism::None);
             level.dispatch(FeatureGradient {
                 facts,
-                memory,
+                vector: memory,
                 d_features,
                 d_facts: &mut self.d_facts[at * d.h..][..count * d.h],
-                d_memory: &mut self.d_memory[(row - self.first / d.n) * d.h..][..d.h],
+                d_vector: &mut self.d_memory[(row - self.first / d.n) * d.h..][..d.h],
             });
-        }
-    }
-}
-
-/// `[f ∘ m ; |f - m|]` of the facts of one batch row.
-struct Features<'a, T> {
-    facts: &'a [T],
-    memory: &'a [T],
-    out: &'a mut [T],
-}
-
-impl<T: Real> WithSimd for Features<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let h = self.memory.len();
-        for (out, fact) in self.out.chunks_exact_mut(2 * h).zip(self.facts.chunks_exact(h)) {
-            let (product, distance) = out.split_at_mut(h);
-            for ((o, f), m) in product.iter_mut().zip(fact).zip(self.memory) {
-                *o = *f * *m;
-            }
-            for ((o, f), m) in distance.iter_mut().zip(fact).zip(self.memory) {
-                *o = (*f - *m).abs_();
-            }
         }
     }
 }
@@ -259,43 +235,4 @@ impl<T: Real> WithSimd for OuterGradient<'_, T> {
             }
         }
     }
-}
-
-/// Gradients of facts and memory from that of the features.
-struct FeatureGradient<'a, T> {
-    facts: &'a [T],
-    memory: &'a [T],
-    d_features: &'a [T],
-    d_facts: &'a mut [T],
-    d_memory: &'a mut [T],
-}
-
-impl<T: Real> WithSimd for FeatureGradient<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let h = self.memory.len();
-        let rows = self.d_facts.chunks_exact_mut(h).zip(self.facts.chunks_exact(h));
-        for ((d_fact, fact), d) in rows.zip(self.d_features.chunks_exact(2 * h)) {
-            let (product, distance) = d.split_at(h);
-            for ((((o, f), m), p), q) in
-                d_fact.iter_mut().zip(fact).zip(self.memory).zip(product).zip(distance)
-            {
-                *o = *p * *m + signed(*q, *f - *m);
-            }
-            for ((((o, f), m), p), q) in
-                self.d_memory.iter_mut().zip(fact).zip(self.memory).zip(product).zip(distance)
-            {
-                *o += *p * *f - signed(*q, *f - *m);
-            }
-        }
-    }
-}
-
-/// `x sign(by)`, 0 where `by` is 0.
-#[inline(always)]
-fn signed<T: Real>(x: T, by: T) -> T {
-    let positive = if by > T::ZERO { x } else { T::ZERO };
-    if by < T::ZERO { -x } else { positive }
 }

@@ -6,6 +6,10 @@ pub mod plain;
 
 use candle_core::{Result, Tensor, bail};
 
+pub(crate) use cpu::{FeatureGradient, Features};
+
+use crate::fused;
+
 /// `[f ∘ v ; |f - v|]` of every fact: facts `(b, n, h)` and vectors `(b, h)` to `(b, n, 2h)`. The derivative of `|x|` at 0 is 0.
 ///
 /// ```
@@ -24,8 +28,8 @@ pub fn interaction(facts: &Tensor, vectors: &Tensor) -> Result<Tensor> {
     if vectors.dims() != [b, h] {
         bail!("interaction: expected vectors ({b}, {h}), got {:?}", vectors.dims());
     }
-    if cpu::takes(facts, vectors) {
-        return facts.contiguous()?.apply_op2(&vectors.contiguous()?, cpu::InteractionOp);
+    if fused::takes(&[facts, vectors]) && facts.elem_count() > 0 {
+        return fused::apply1(cpu::InteractionOp, &[facts, vectors]);
     }
     plain::interaction(facts, vectors)
 }

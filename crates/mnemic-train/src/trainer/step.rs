@@ -54,7 +54,7 @@ impl<P: Problem> Session<'_, P> {
             let ctx = Context::train(self.config.seed, self.state.batches + i as u64);
             let output = self.problem.loss(&data, &ctx)?;
             self.count(&output, &mut sums)?;
-            let gradients = Gradients::new(&self.vars, &output.loss.backward()?)?;
+            let gradients = Gradients::new(&self.vars, &mnemic_kernels::backward(&output.loss)?)?;
             gathered.add(gradients, output.weight)?;
         }
         let gradients = gathered.take();

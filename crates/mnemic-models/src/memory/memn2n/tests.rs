@@ -1,4 +1,4 @@
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
 use candle_nn::VarBuilder;
 use mnemic_layers::ParamStore;
 use mnemic_testing::assert_close;
