@@ -16,7 +16,7 @@ use crate::threads;
 /// Batch rows of a task.
 const GROUP: usize = 8;
 /// Facts whose features are made at a time.
-const BLOCK: usize = 64;
+const BLOCK: usize = 160;
 
 /// Operands: facts `(b, n, h)`, memory `(b, h)`, fixed `(b, n, u)`, inner `(u, 2h)`, outer `(u)`, bias `(1)`.
 pub(super) struct EpisodicOp;
@@ -35,16 +35,38 @@ impl Dims {
         Self { b: facts[0], n: facts[1], h: facts[2], u: outer[0] }
     }
 
-    /// Ranges of facts `(start, count)` in `count` facts from `first` that belong to one batch row and fit a block.
-    fn blocks(self, first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
+    /// Cuts facts `first..first + count` at the ends of batch rows: `(start, count)` each.
+    fn rows(self, first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
         let (n, end) = (self.n, first + count);
         let mut at = first;
         std::iter::from_fn(move || {
             let start = at;
-            at = (start + BLOCK).min((start / n + 1) * n).min(end);
+            at = ((start / n + 1) * n).min(end);
             (start < end).then_some((start, at - start))
         })
     }
+
+    /// Makes the features of facts `first..first + count`.
+    fn features<T: Real>(
+        self,
+        level: Level,
+        (facts, memory): (&[T], &[T]),
+        (first, count): (usize, usize),
+        out: &mut [T],
+    ) {
+        for (start, n) in self.rows(first, count) {
+            level.dispatch(Features {
+                facts: &facts[start * self.h..][..n * self.h],
+                vector: &memory[start / self.n * self.h..][..self.h],
+                out: &mut out[(start - first) * 2 * self.h..][..n * 2 * self.h],
+            });
+        }
+    }
+}
+
+/// Blocks of `count` facts, `(start, count)` from 0.
+fn blocks(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count).step_by(BLOCK).map(move |start| (start, BLOCK.min(count - start)))
 }
 
 impl FusedOp for EpisodicOp {
@@ -63,13 +85,10 @@ impl FusedOp for EpisodicOp {
         let level = simd::level();
         threads::for_each(tasks.collect(), |(i, (saved, scores))| {
             let mut features = buffer(BLOCK * 2 * d.h);
-            for (start, count) in d.blocks(i * size, scores.len()) {
+            for (at, count) in blocks(scores.len()) {
                 let features = &mut features[..count * 2 * d.h];
-                let facts = &facts[start * d.h..][..count * d.h];
-                let memory = &memory[start / d.n * d.h..][..d.h];
-                level.dispatch(Features { facts, vector: memory, out: &mut *features });
+                d.features(level, (facts, memory), (i * size + at, count), features);
                 let terms = [Term { lhs: &*features, row: 2 * d.h, rhs: &weights }];
-                let at = start - i * size;
                 let inner = &mut saved[at * d.u..][..count * d.u];
                 product(level, count, &terms, Start::Destination, inner, d.u);
                 let scores = &mut scores[at..][..count];
@@ -140,11 +159,8 @@ impl<T: Real> Group<'_, T> {
         let (d_inner, d_outer) = self.part.split_at_mut(d.u * 2 * d.h);
         let mut features = buffer(BLOCK * 2 * d.h);
         let mut d_features = buffer(BLOCK * 2 * d.h);
-        for (start, count) in d.blocks(self.first, self.d_facts.len() / d.h) {
-            let at = start - self.first;
-            let row = start / d.n;
-            let facts = &facts[start * d.h..][..count * d.h];
-            let memory = &memory[row * d.h..][..d.h];
+        for (at, count) in blocks(self.d_facts.len() / d.h) {
+            let start = self.first + at;
             let features = &mut features[..count * 2 * d.h];
             let d_features = &mut d_features[..count * 2 * d.h];
             let pre = &mut self.d_fixed[at * d.u..][..count * d.u];
@@ -158,18 +174,21 @@ impl<T: Real> Group<'_, T> {
             let terms = [Term { lhs: &*pre, row: d.u, rhs: self.weights }];
             d_features.fill(T::ZERO);
             product(level, count, &terms, Start::Destination, d_features, 2 * d.h);
-            level.dispatch(Features { facts, vector: memory, out: &mut *features });
+            d.features(level, (facts, memory), (start, count), features);
             let lhs = Mat { data: &*pre, row: 1, col: d.u };
             let rhs = Mat { data: &*features, row: 2 * d.h, col: 1 };
             let dims = (d.u, 2 * d.h, count);
             matmul(dims, d_inner, 2 * d.h, true, lhs, rhs, Parallelism::None);
-            level.dispatch(FeatureGradient {
-                facts,
-                vector: memory,
-                d_features,
-                d_facts: &mut self.d_facts[at * d.h..][..count * d.h],
-                d_vector: &mut self.d_memory[(row - self.first / d.n) * d.h..][..d.h],
-            });
+            for (from, n) in d.rows(start, count) {
+                let (row, local) = (from / d.n, from - self.first);
+                level.dispatch(FeatureGradient {
+                    facts: &facts[from * d.h..][..n * d.h],
+                    vector: &memory[row * d.h..][..d.h],
+                    d_features: &d_features[(from - start) * 2 * d.h..][..n * 2 * d.h],
+                    d_facts: &mut self.d_facts[local * d.h..][..n * d.h],
+                    d_vector: &mut self.d_memory[(row - self.first / d.n) * d.h..][..d.h],
+                });
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ mod single;
 
 use rayon::prelude::*;
 
-use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
 
 use crate::registers::Registers;
 use crate::simd;
@@ -138,11 +138,6 @@ pub(crate) fn slice<'a, T: Real>(
         Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
         None => bail!("{op}: internal error: operand is not contiguous"),
     }
-}
-
-/// The elements of a CPU tensor, row-major.
-pub(crate) fn to_vec<T: Real>(t: &Tensor) -> Result<Vec<T>> {
-    t.flatten_all()?.to_vec1::<T>()
 }
 
 /// A buffer for results, every place of which its user writes before it is read. Under test it holds NaN, so that a place that

@@ -6,10 +6,11 @@ use super::plan::Plan;
 use super::steps::{BackwardTask, ForwardTask};
 use crate::fused::{Backward, FusedOp, Results, View};
 use crate::matmul::{Mat, matmul, parallelism};
-use crate::packed::Packed;
+use crate::packed::{Packed, Start, Term, product};
 use crate::real::{Real, buffer};
 use crate::{simd, threads};
 use candle_core::{Result, bail};
+use pulp::{Simd, WithSimd};
 
 pub(super) struct ScanOp<C> {
     pub(super) cell: C,
@@ -115,23 +116,22 @@ impl<C: Cell> ScanOp<C> {
                 }
                 continue;
             };
-            if let Some(bias) = b_ih {
-                x.chunks_exact_mut(h).for_each(|x| x.copy_from_slice(&bias[q * h..][..h]));
-            }
-            let lhs = Mat { data: &gathered, row: width, col: 1 };
             let rhs = Mat { data: &w[q * h * width..], row: 1, col: width };
-            let dims = (t * b, h, width);
-            matmul(dims, x, h, b_ih.is_some(), lhs, rhs, parallelism());
+            rows_product(&gathered, (t * b, width, h), rhs, b_ih.map(|b| &b[q * h..][..h]), x);
         }
         x
     }
 
-    /// Row ranges for the threads.
+    /// Row ranges to be worked on one after the other or on threads: few rows, so that a step's numbers stay in the first cache,
+    /// where the weights fit the second and so can be read again for every range.
     fn ranges(&self) -> Vec<(usize, usize)> {
+        const ROWS: usize = 24;
         let Plan { b, t, .. } = self.plan;
-        let work = b * t * C::GATES * self.h * self.h;
-        let n = if work < 1 << 17 { 1 } else { rayon::current_num_threads().min(b) };
-        self.plan.ranges(n.max(1))
+        let weights = C::GATES * self.h * self.h;
+        let threads = if b * t * weights < 1 << 17 { 1 } else { rayon::current_num_threads() };
+        let n =
+            if weights <= 1 << 16 { b.div_ceil(ROWS).next_multiple_of(threads) } else { threads };
+        self.plan.ranges(n.clamp(1, b))
     }
 
     /// Recurrent weights of every gate, packed for `h U^T` or for `d U`.
@@ -296,12 +296,25 @@ impl<C: Cell> ScanOp<C> {
         let mut sorted = buffer(t * b * width);
         match Self::operand(inputs, self.places.w_ih) {
             Some(w) => {
-                for (q, d) in d_x.chunks_exact(t * b * h).enumerate() {
-                    let lhs = Mat { data: d, row: h, col: 1 };
+                let gates = d_x.chunks_exact(t * b * h).enumerate();
+                let gates = gates.map(|(q, d)| {
                     let rhs = Mat { data: &w[q * h * width..], row: width, col: 1 };
-                    let dims = (t * b, width, h);
-                    matmul(dims, &mut sorted, width, q > 0, lhs, rhs, parallelism());
-                }
+                    (d, Packed::new(rhs, h, width))
+                });
+                let gates: Vec<_> = gates.collect();
+                let zeros = vec![T::ZERO; width];
+                let rows = threads::rows_per_task(t * b, C::GATES * h * width / 32);
+                let tasks: Vec<_> = sorted.chunks_mut(rows * width).enumerate().collect();
+                let level = simd::level();
+                threads::for_each(tasks, |(i, sorted)| {
+                    let count = sorted.len() / width;
+                    let mut terms = [Term { lhs: gates[0].0, row: h, rhs: &gates[0].1 }; 4];
+                    for (term, (d, w)) in terms.iter_mut().zip(&gates) {
+                        *term = Term { lhs: &d[i * rows * h..][..count * h], row: h, rhs: w };
+                    }
+                    let terms = &terms[..gates.len()];
+                    product(level, count, terms, Start::Bias(&zeros), sorted, width);
+                });
             }
             None => {
                 for (q, d) in d_x.chunks_exact(t * b * h).enumerate() {
@@ -349,11 +362,45 @@ fn weight_gradient<T: Real>(
     w
 }
 
+/// `lhs (n, k) rhs (k, m)` plus a bias, in rows shared out to the threads. A small right side is packed once.
+fn rows_product<T: Real>(
+    lhs: &[T],
+    (n, k, m): (usize, usize, usize),
+    rhs: Mat<'_, T>,
+    bias: Option<&[T]>,
+    out: &mut [T],
+) {
+    if k * m > 1 << 17 {
+        if let Some(bias) = bias {
+            out.chunks_exact_mut(m).for_each(|x| x.copy_from_slice(bias));
+        }
+        let lhs = Mat { data: lhs, row: k, col: 1 };
+        return matmul((n, m, k), out, m, bias.is_some(), lhs, rhs, parallelism());
+    }
+    let packed = Packed::new(rhs, k, m);
+    let zeros = vec![T::ZERO; m];
+    let rows = threads::rows_per_task(n, k * m / 32);
+    let level = simd::level();
+    threads::for_each(out.chunks_mut(rows * m).enumerate().collect(), |(i, out)| {
+        let count = out.len() / m;
+        let terms = [Term { lhs: &lhs[i * rows * k..][..count * k], row: k, rhs: &packed }];
+        product(level, count, &terms, Start::Bias(bias.unwrap_or(&zeros)), out, m);
+    });
+}
+
 /// The sum of the rows.
 fn column_sums<T: Real>(d: &[T], h: usize) -> Vec<T> {
-    let mut sums = vec![T::ZERO; h];
-    for row in d.chunks_exact(h) {
-        sums.iter_mut().zip(row).for_each(|(s, v)| *s += *v);
+    struct Sums<'a, T>(&'a [T], &'a mut [T]);
+    impl<T: Real> WithSimd for Sums<'_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            for row in self.0.chunks_exact(self.1.len()) {
+                self.1.iter_mut().zip(row).for_each(|(s, v)| *s += *v);
+            }
+        }
     }
+    let mut sums = vec![T::ZERO; h];
+    simd::level().dispatch(Sums(d, &mut sums));
     sums
 }
