@@ -106,11 +106,11 @@ fn bad_input_is_named() {
     let (query, keys) = (waves(&[2, 3], 0., 1., DType::F64), waves(&[2, 4, 3], 0., 1., DType::F64));
     let wide = waves(&[2, 4], 0., 1., DType::F64);
     let message = error(dot_attention(&wide, &keys, &keys, None, false));
-    assert!(message.contains("dot_attention: expected the query (2, 3), got [2, 4]"), "{message}");
+    assert!(message.contains("expected the query (2, 3), got [2, 4]"), "{message}");
     let short = waves(&[2, 3, 3], 0., 1., DType::F64);
     let message = error(dot_attention(&query, &keys, &short, None, false));
-    assert!(message.contains("expected values (2, 4, d), got [2, 3, 3]"), "{message}");
+    assert!(message.contains("expected values (2, 4, d_v), got [2, 3, 3]"), "{message}");
     let mask = length_mask(&[1, 1], 3, &Device::Cpu).unwrap();
     let message = error(dot_attention(&query, &keys, &keys, Some(&mask), true));
-    assert!(message.contains("expected the mask (2, 4), got [2, 3]"), "{message}");
+    assert!(message.contains("expected the mask (2, 4) of U8, got [2, 3]"), "{message}");
 }
