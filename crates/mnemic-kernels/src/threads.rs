@@ -15,9 +15,9 @@ pub(crate) fn for_each<I: Send>(tasks: Vec<I>, f: impl Fn(I) + Sync + Send) {
 /// than they give, else several tasks a thread, so that uneven threads end together.
 pub(crate) fn rows_per_task(rows: usize, work: usize) -> usize {
     let threads = rayon::current_num_threads();
-    if threads < 2 || rows.saturating_mul(work) < 1 << 15 {
+    if threads < 2 || rows.saturating_mul(work) < 1 << 17 {
         return rows.max(1);
     }
-    let least = (1usize << 14).div_ceil(work.max(1));
+    let least = (1usize << 15).div_ceil(work.max(1));
     rows.div_ceil(4 * threads).max(least).max(1)
 }

@@ -7,6 +7,9 @@ const STACK: usize = 512 << 20;
 
 /// Runs `f` on a thread with a stack of 512 MiB and waits for it. A panic of `f` goes on in the caller.
 ///
+/// It is a thread of a rayon pool of its own, with as many threads as the caller's: operations that share out their work then
+/// do so without waking anyone to begin with, which counts where a step is made of hundreds of small ones.
+///
 /// candle's backward pass recurses once for each operation of the graph, so that a long sequence overflows an ordinary
 /// stack. [`crate::Trainer::fit`] does this by itself.
 ///
@@ -21,18 +24,16 @@ const STACK: usize = 512 << 20;
 pub fn on_big_stack<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T> {
     // The caller's tracing subscriber follows onto the thread.
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
-    std::thread::scope(|scope| {
-        let run = || tracing::dispatcher::with_default(&dispatch, f);
-        let thread = std::thread::Builder::new()
-            .name("train".into())
-            .stack_size(STACK)
-            .spawn_scoped(scope, run)
-            .map_err(|source| Error::Thread { bytes: STACK, source })?;
-        match thread.join() {
-            Ok(value) => Ok(value),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(rayon::current_num_threads())
+        .thread_name(|i| format!("train-{i}"))
+        .stack_size(STACK)
+        .build();
+    let pool = pool.map_err(|error| {
+        let source = std::io::Error::other(error);
+        Error::Thread { bytes: STACK, source }
+    })?;
+    Ok(pool.install(|| tracing::dispatcher::with_default(&dispatch, f)))
 }
 
 #[cfg(test)]
