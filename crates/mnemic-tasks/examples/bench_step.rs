@@ -64,7 +64,7 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
             step += 1;
             let logits = model.forward(batch, &Context::train(1, step))?.logits;
             let loss = (answer_loss(&logits, answers)? / answers.len() as f64)?;
-            let grads = loss.backward()?;
+            let grads = mnemic_tasks::engine::backward(&loss)?;
             optimizer.step(&Gradients::new(&vars, &grads)?, 0.001)?;
             total += f64::from(loss.to_scalar::<f32>()?);
         }

@@ -34,3 +34,5 @@ pub use restarts::{Restarts, RestartsConfig, best_of};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleState, Unit};
 pub use stack::on_big_stack;
 pub use trainer::Trainer;
+
+pub use mnemic_kernels::{backward, backward_from};
