@@ -29,7 +29,6 @@ fn arg<T: std::str::FromStr>(name: &str, default: T) -> T {
 fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let (threads, size) = (arg("threads", 2usize), arg("batch", 100usize));
     let (epochs, questions) = (arg("epochs", 3usize), arg("questions", 9000usize));
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let path = arg("data", String::new());
     let stories = if path.is_empty() {
         generate(&GeneratorConfig::new(Task::new(2)?, questions, 1))?
@@ -85,5 +84,7 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    // Before the pool of the training thread, which takes as many threads.
+    rayon::ThreadPoolBuilder::new().num_threads(arg("threads", 2)).build_global()?;
     on_big_stack(run)?
 }
