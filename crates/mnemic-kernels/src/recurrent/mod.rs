@@ -212,6 +212,9 @@ fn check_gates(op: &str, xs: &Tensor, gates: &Tensor) -> Result<()> {
 fn check(op: &str, gates: usize, xs: &Tensor, weights: &Weights, steps: Steps<'_>) -> Result<()> {
     let (_, _, d) = xs.dims3()?;
     let (rows, h) = weights.w_hh.dims2()?;
+    if h == 0 {
+        bail!("{op}: the hidden size must be positive");
+    }
     if rows != gates * h {
         bail!("{op}: expected w_hh ({gates} h, h), got ({rows}, {h})");
     }

@@ -1,5 +1,7 @@
 //! In which order rows and steps are worked on.
 
+use crate::threads;
+
 /// Rows sorted by length, the longest first, so that the rows that are still being read are always the first ones; and
 /// steps in reading order.
 #[derive(Debug)]
@@ -54,27 +56,45 @@ impl Plan {
     }
 
     /// Copies rows of `d` numbers from `(b, t, d)` at `xs` into reading order, `(t, b, d)` with sorted rows.
-    pub(super) fn gather<T: Copy>(&self, xs: &[T], d: usize, out: &mut [T]) {
-        for k in 0..self.t {
-            for (place, &row) in self.order.iter().enumerate() {
-                let from = (row * self.t + self.time(k)) * d;
-                out[(k * self.b + place) * d..][..d].copy_from_slice(&xs[from..][..d]);
+    pub(super) fn gather<T: Copy + Send + Sync>(&self, xs: &[T], d: usize, out: &mut [T]) {
+        let steps = threads::rows_per_task(self.t, self.b * d / 8);
+        let tasks: Vec<_> = out.chunks_mut((steps * self.b * d).max(1)).enumerate().collect();
+        threads::for_each(tasks, |(i, out)| {
+            for (j, out) in out.chunks_exact_mut(self.b * d).enumerate() {
+                let time = self.time(i * steps + j);
+                for (out, row) in out.chunks_exact_mut(d).zip(&self.order) {
+                    out.copy_from_slice(&xs[(row * self.t + time) * d..][..d]);
+                }
             }
-        }
+        });
     }
 
     /// The inverse of [`Plan::gather`] for the steps that are valid; `zero` at the others.
-    pub(super) fn scatter<T: Copy>(&self, xs: &[T], d: usize, zero: T, out: &mut [T]) {
-        for k in 0..self.t {
-            for (place, &row) in self.order.iter().enumerate() {
-                let to = &mut out[(row * self.t + self.time(k)) * d..][..d];
-                if place < self.active[k] {
-                    to.copy_from_slice(&xs[(k * self.b + place) * d..][..d]);
-                } else {
-                    to.fill(zero);
+    pub(super) fn scatter<T: Copy + Send + Sync>(
+        &self,
+        xs: &[T],
+        d: usize,
+        zero: T,
+        out: &mut [T],
+    ) {
+        let mut places = vec![0; self.b];
+        for (place, &row) in self.order.iter().enumerate() {
+            places[row] = place;
+        }
+        let rows = threads::rows_per_task(self.b, self.t * d / 8);
+        let tasks: Vec<_> = out.chunks_mut((rows * self.t * d).max(1)).enumerate().collect();
+        threads::for_each(tasks, |(i, out)| {
+            for (out, &place) in out.chunks_exact_mut(self.t * d).zip(&places[i * rows..]) {
+                for k in 0..self.t {
+                    let to = &mut out[self.time(k) * d..][..d];
+                    if place < self.active[k] {
+                        to.copy_from_slice(&xs[(k * self.b + place) * d..][..d]);
+                    } else {
+                        to.fill(zero);
+                    }
                 }
             }
-        }
+        });
     }
 
     /// Sorts rows of `d` numbers.
