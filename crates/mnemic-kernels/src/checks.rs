@@ -50,25 +50,40 @@ pub(crate) fn agree(inputs: &[Tensor], fused: impl Function, plain: impl Functio
 /// Demands the same bits, forward and backward, of repeated runs and of 1, 2 and 4 threads.
 #[track_caller]
 pub(crate) fn same_bits(inputs: &[Tensor], f: impl Function) {
-    let first = run(inputs, &f);
-    for threads in [1, 2, 4, 4] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let again = pool.install(|| run(inputs, &f));
-        for (k, (a, b)) in first.iter().zip(&again).enumerate() {
-            assert!(bits(a) == bits(b), "{threads} threads: tensor {k} differs");
-        }
-    }
+    same_for_threads(|| run(inputs, &f));
 }
 
 /// Demands the same bits, forward and backward, of every SIMD level.
 #[track_caller]
 pub(crate) fn same_bits_at_every_level(inputs: &[Tensor], f: impl Function) {
-    let first = simd::with_level(simd::Level::Portable, || run(inputs, &f)).unwrap();
+    same_for_levels(|| run(inputs, &f));
+}
+
+/// Demands the same bits of `run` repeated, and with 1, 2 and 4 threads.
+#[track_caller]
+pub(crate) fn same_for_threads(run: impl Fn() -> Vec<Tensor> + Sync) {
+    let first = run();
+    equal_bits("repeated", &first, &run());
+    for threads in [1, 2, 4, 4] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        equal_bits(&format!("{threads} threads"), &first, &pool.install(&run));
+    }
+}
+
+/// Demands the same bits of `run` at every SIMD level.
+#[track_caller]
+pub(crate) fn same_for_levels(run: impl Fn() -> Vec<Tensor>) {
+    let first = run();
     for level in simd::available() {
-        let again = simd::with_level(level, || run(inputs, &f)).unwrap();
-        for (k, (a, b)) in first.iter().zip(&again).enumerate() {
-            assert!(bits(a) == bits(b), "{level:?}: tensor {k} differs");
-        }
+        equal_bits(&format!("{level:?}"), &first, &simd::with_level(level, &run).unwrap());
+    }
+}
+
+#[track_caller]
+fn equal_bits(what: &str, first: &[Tensor], again: &[Tensor]) {
+    assert_eq!(first.len(), again.len(), "{what}");
+    for (k, (a, b)) in first.iter().zip(again).enumerate() {
+        assert!(bits(a) == bits(b), "{what}: tensor {k} differs");
     }
 }
 

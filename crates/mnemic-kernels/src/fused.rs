@@ -662,6 +662,23 @@ mod tests {
     }
 
     #[test]
+    fn a_given_gradient_of_the_output() {
+        let v: Vec<Var> = vectors(2).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+        let y = apply(Toy, &[&v[0], &v[1]]).unwrap();
+        let gradient = waves(&[3], 9., 1., DType::F64);
+        // A fused result, and one of a plain operation.
+        for output in [y[1].clone(), (&y[0] * 2.).unwrap()] {
+            let given = backward_from(&output, &gradient).unwrap();
+            let loss = (&output * &gradient).unwrap().sum_all().unwrap().backward().unwrap();
+            for v in &v {
+                assert_close("given", given.get(v).unwrap(), loss.get(v).unwrap(), 1e-12, 1e-12);
+            }
+        }
+        let error = backward_from(&y[0], &y[2]).err().unwrap().to_string();
+        assert!(error.contains("expected a gradient [3] of F64, got []"), "{error}");
+    }
+
+    #[test]
     fn results_leave_the_list_when_they_are_dropped() {
         let v = Var::from_tensor(&vectors(1)[0]).unwrap();
         let y = apply(Toy, &[&v, &v]).unwrap();

@@ -173,6 +173,23 @@ pub(crate) fn for_rows<T: Real>(
     threads::for_each(parts, |(i, part)| level.dispatch(Part(kernel, i * rows, part)));
 }
 
+/// The sums of the columns of a row-major matrix, row after row.
+pub(crate) fn column_sums<T: Real>(rows: &[T], width: usize) -> Vec<T> {
+    struct Sums<'a, T>(&'a [T], &'a mut [T]);
+    impl<T: Real> pulp::WithSimd for Sums<'_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            for row in self.0.chunks_exact(self.1.len().max(1)) {
+                self.1.iter_mut().zip(row).for_each(|(s, v)| *s += *v);
+            }
+        }
+    }
+    let mut sums = vec![T::ZERO; width];
+    crate::simd::level().dispatch(Sums(rows, &mut sums));
+    sums
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, waves};
 use proptest::prelude::*;
 
 use super::*;
-use crate::simd;
+use crate::checks::{same_for_levels, same_for_threads};
 
 const OUTPUTS: [Output; 3] = [Output::Scores, Output::Softmax, Output::LogSoftmax];
 const NAMES: [&str; 4] = ["result", "queries", "keys", "v"];
@@ -200,21 +200,9 @@ fn bits_depend_on_neither_threads_nor_level() {
     let mask = masks(9, 20, 20)[2].clone();
     for scale in [1., 40.] {
         let x = operands(9, 20, 20, 65, scale, DType::F32);
-        let all = || {
-            let all = OUTPUTS.map(|output| run(&x, mask.as_ref(), output, true));
-            let flat = all.iter().flatten();
-            let flat = flat.flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-            flat.map(f32::to_bits).collect::<Vec<_>>()
-        };
-        let first = all();
-        assert!(first == all(), "repeated");
-        for threads in [1, 2, 4] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert!(first == pool.install(all), "{threads} threads");
-        }
-        for level in simd::available() {
-            assert!(first == simd::with_level(level, all).unwrap(), "{level:?}");
-        }
+        let all = || OUTPUTS.map(|output| run(&x, mask.as_ref(), output, true)).concat();
+        same_for_threads(all);
+        same_for_levels(all);
     }
 }
 

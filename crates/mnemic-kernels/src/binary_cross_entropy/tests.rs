@@ -5,7 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, waves};
 use proptest::prelude::*;
 
 use super::*;
-use crate::simd;
+use crate::checks::{same_for_levels, same_for_threads};
 
 const REDUCTIONS: [Reduction; 3] = [Reduction::Mean, Reduction::Sum, Reduction::None];
 
@@ -112,20 +112,9 @@ fn scattered_targets_without_gradient_every_level_and_pool() {
     assert!(grads.get(&x[1]).is_none());
 
     for reduction in REDUCTIONS {
-        let expected = pass(&x, reduction, bce_with_logits);
-        let same = |what: String, got: [Tensor; 3]| {
-            for (a, b) in got.iter().zip(&expected) {
-                assert_close(&format!("{reduction:?} {what}"), a, b, 0., 0.);
-            }
-        };
-        let run = || pass(&x, reduction, bce_with_logits);
-        for level in simd::available() {
-            same(format!("{level:?}"), simd::with_level(level, run).unwrap());
-        }
-        for threads in [1, 2, 4] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            same(format!("{threads} threads"), pool.install(run));
-        }
+        let all = || pass(&x, reduction, bce_with_logits).to_vec();
+        same_for_threads(all);
+        same_for_levels(all);
     }
 }
 

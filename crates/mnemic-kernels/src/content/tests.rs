@@ -5,7 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, waves};
 use proptest::prelude::*;
 
 use super::*;
-use crate::simd;
+use crate::checks::{same_for_levels, same_for_threads};
 
 type Attention = fn(&Tensor, &Tensor, &Tensor, Option<&Tensor>, bool) -> Result<(Tensor, Tensor)>;
 
@@ -204,20 +204,9 @@ fn hostile_values() {
 fn bits_depend_on_neither_threads_nor_level() {
     let x = operands(37, 50, 65, 20, DType::F32);
     let mask = mask(37, 50);
-    let all = || {
-        let all = run(content, &x, Some(&mask), false);
-        let flat = all.iter().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-        flat.map(f32::to_bits).collect::<Vec<_>>()
-    };
-    let first = all();
-    assert!(first == all(), "repeated");
-    for threads in [1, 2, 4] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        assert!(first == pool.install(all), "{threads} threads");
-    }
-    for level in simd::available() {
-        assert!(first == simd::with_level(level, all).unwrap(), "{level:?}");
-    }
+    let all = || run(content, &x, Some(&mask), false);
+    same_for_threads(all);
+    same_for_levels(all);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, torch_fixture, waves};
 use proptest::prelude::*;
 
 use super::*;
-use crate::simd;
+use crate::checks::{same_for_levels, same_for_threads};
 
 const REDUCTIONS: [Reduction; 3] = [Reduction::Mean, Reduction::Sum, Reduction::None];
 
@@ -199,14 +199,8 @@ fn non_contiguous_half_every_level_and_pool() {
             all.extend(pass(&x, |x| linear_cross_entropy(&x[0], &x[1], Some(&x[2]), &ids, &o)));
             all
         };
-        let expected = run();
-        for level in simd::available() {
-            same(&format!("{level:?}"), &simd::with_level(level, run).unwrap(), &expected, 0.);
-        }
-        for threads in [1, 2, 4] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            same(&format!("{threads} threads"), &pool.install(run), &expected, 0.);
-        }
+        same_for_threads(run);
+        same_for_levels(run);
     }
 }
 

@@ -7,6 +7,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::fused::{Backward, FusedOp, Results, View};
 use crate::interaction::{FeatureGradient, Features};
+use crate::lanes::dot;
 use crate::matmul::{Mat, matmul};
 use crate::packed::{Packed, Start, Term, product};
 use crate::real::{Real, buffer};
@@ -205,28 +206,14 @@ impl<T: Real> WithSimd for Outer<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    fn with_simd<S: Simd>(self, _: S) {
         for x in self.inner.iter_mut() {
             *x = x.tanh_();
         }
         for (score, row) in self.scores.iter_mut().zip(self.inner.chunks_exact(self.outer.len())) {
-            *score = dot(simd, row, self.outer) + self.bias;
+            *score = dot(row, self.outer) + self.bias;
         }
     }
-}
-
-/// The inner product, in two registers' lanes that are added in order.
-#[inline(always)]
-fn dot<S: Simd, T: Real>(simd: S, a: &[T], b: &[T]) -> T {
-    const MOST: usize = 16;
-    let lanes = T::lanes::<S>();
-    let mut acc = T::splat(simd, T::ZERO);
-    for (a, b) in a.chunks(lanes).zip(b.chunks(lanes)) {
-        acc = T::mul_add(simd, T::load(simd, a), T::load(simd, b), acc);
-    }
-    let mut all = [T::ZERO; MOST];
-    T::store(simd, &mut all[..lanes], acc);
-    all.into_iter().sum()
 }
 
 /// The gradient before the `tanh`, and that of the outer weights.

@@ -2,6 +2,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use mnemic_testing::{assert_close, check_gradients, waves};
 
 use super::*;
+use crate::checks::same_for_threads;
 
 const NAMES: [&str; 6] = ["facts", "memory", "fixed", "inner", "outer", "bias"];
 
@@ -57,16 +58,7 @@ fn gradients() {
 #[test]
 fn bits_do_not_depend_on_threads() {
     let x = operands(33, 20, 40, 24, DType::F32);
-    let bits = |threads: usize| -> Vec<u32> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let all = pool.install(|| all(episodic_scores, &x));
-        all.iter()
-            .flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-            .map(f32::to_bits)
-            .collect()
-    };
-    let one = bits(1);
-    assert!(one == bits(1) && one == bits(2) && one == bits(4));
+    same_for_threads(|| all(episodic_scores, &x));
 }
 
 #[test]

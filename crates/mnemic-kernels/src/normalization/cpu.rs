@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use crate::fused::{Array, Backward, FusedOp, View};
 use crate::real::{Real, buffer};
-use crate::rows::{map, map2, map3, sum, sum2, sum3};
+use crate::rows::{column_sums, map, map2, map3, sum, sum2, sum3};
 use crate::{simd, threads};
 
 /// Operands: the rows, then the weight and the bias, where there are any.
@@ -184,14 +184,6 @@ impl<T: Real> Gradient<'_, T> {
         let (d_weight, d_bias) = (total(&d_weight, self.wanted[1]), total(&d_bias, self.wanted[2]));
         [dx, d_weight, d_bias]
     }
-}
-
-fn column_sums<T: Real>(parts: &[T], width: usize) -> Vec<T> {
-    let mut total = vec![T::ZERO; width];
-    for part in parts.chunks_exact(width.max(1)) {
-        total.iter_mut().zip(part).for_each(|(t, p)| *t += *p);
-    }
-    total
 }
 
 struct Block<'a, T> {

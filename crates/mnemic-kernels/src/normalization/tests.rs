@@ -5,7 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, torch_fixture, waves};
 use proptest::prelude::*;
 
 use super::*;
-use crate::simd;
+use crate::checks::{same_for_levels, same_for_threads};
 
 /// Which operation, and which of its operands: rows, weight, bias.
 #[derive(Debug, Clone, Copy)]
@@ -155,20 +155,9 @@ fn non_contiguous_every_level_and_pool() {
     assert_close("scattered", &a, &b, 0., 0.);
     let operands = Form::operands(&[600, 131], 3., DType::F32);
     for form in [FORMS[3], FORMS[5]] {
-        let expected = form.pass(&operands, true);
-        let same = |what: String, got: Vec<Tensor>| {
-            for (a, b) in got.iter().zip(&expected) {
-                assert_close(&format!("{form:?} {what}"), a, b, 0., 0.);
-            }
-        };
-        for level in simd::available() {
-            let got = simd::with_level(level, || form.pass(&operands, true)).unwrap();
-            same(format!("{level:?}"), got);
-        }
-        for threads in [1, 2, 4] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            same(format!("{threads} threads"), pool.install(|| form.pass(&operands, true)));
-        }
+        let all = || form.pass(&operands, true);
+        same_for_threads(all);
+        same_for_levels(all);
     }
 }
 

@@ -5,7 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, torch_fixture, waves};
 use proptest::prelude::*;
 
 use super::*;
-use crate::simd;
+use crate::checks::{same_for_levels, same_for_threads};
 
 fn ids(shape: &[usize], v: usize) -> Tensor {
     let n: usize = shape.iter().product();
@@ -127,26 +127,14 @@ fn padding_reads_as_zero_whatever_it_holds() {
     }
 }
 
-fn bits(tensors: &[Tensor]) -> Vec<u32> {
-    let flat = tensors.iter().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-    flat.map(f32::to_bits).collect()
-}
-
 #[test]
 fn bits_depend_on_neither_threads_nor_level() {
     for (v, d) in [(200, 20), (50_000, 65)] {
         let (table, ids) = (waves(&[v, d], 1., 1., DType::F32), ids(&[40, 50, 11], v));
         let weights = waves(&[11, d], 2., 1., DType::F32);
-        let all = || bits(&run(&table, &ids, Some(&weights), Some(0), true).unwrap());
-        let first = all();
-        assert!(first == all(), "repeated");
-        for threads in [1, 2, 4] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert!(first == pool.install(all), "{threads} threads");
-        }
-        for level in simd::available() {
-            assert!(first == simd::with_level(level, all).unwrap(), "{level:?}");
-        }
+        let all = || run(&table, &ids, Some(&weights), Some(0), true).unwrap();
+        same_for_threads(all);
+        same_for_levels(all);
     }
 }
 

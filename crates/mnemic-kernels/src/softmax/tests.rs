@@ -5,7 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, torch_fixture, waves};
 use proptest::prelude::*;
 
 use super::*;
-use crate::simd;
+use crate::checks::{same_for_levels, same_for_threads};
 
 const INF: f64 = f64::INFINITY;
 
@@ -124,20 +124,10 @@ fn non_contiguous_half_and_every_level_and_pool() {
     assert_close("half", &half, &expected, 1e-2, 1e-2);
 
     let xs = waves(&[300, 131], 1., 3., DType::F32);
-    for (name, f, _) in FUNCTIONS {
-        let expected = run(&xs, f);
-        let same = |what: String, got: [Tensor; 2]| {
-            for (a, b) in got.iter().zip(&expected) {
-                assert_close(&format!("{name} {what}"), a, b, 0., 0.);
-            }
-        };
-        for level in simd::available() {
-            same(format!("{level:?}"), simd::with_level(level, || run(&xs, f)).unwrap());
-        }
-        for threads in [1, 2, 4] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            same(format!("{threads} threads"), pool.install(|| run(&xs, f)));
-        }
+    for (_, f, _) in FUNCTIONS {
+        let all = || run(&xs, f).to_vec();
+        same_for_threads(all);
+        same_for_levels(all);
     }
 }
 

@@ -8,9 +8,9 @@ use crate::fused::{Backward, FusedOp, Results, View};
 use crate::matmul::{Mat, matmul, parallelism};
 use crate::packed::{Packed, Start, Term, product};
 use crate::real::{Real, buffer};
+use crate::rows::column_sums;
 use crate::{simd, threads};
 use candle_core::{Result, bail};
-use pulp::{Simd, WithSimd};
 
 pub(super) struct ScanOp<C> {
     pub(super) cell: C,
@@ -386,21 +386,4 @@ fn rows_product<T: Real>(
         let terms = [Term { lhs: &lhs[i * rows * k..][..count * k], row: k, rhs: &packed }];
         product(level, count, &terms, Start::Bias(bias.unwrap_or(&zeros)), out, m);
     });
-}
-
-/// The sum of the rows.
-fn column_sums<T: Real>(d: &[T], h: usize) -> Vec<T> {
-    struct Sums<'a, T>(&'a [T], &'a mut [T]);
-    impl<T: Real> WithSimd for Sums<'_, T> {
-        type Output = ();
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            for row in self.0.chunks_exact(self.1.len()) {
-                self.1.iter_mut().zip(row).for_each(|(s, v)| *s += *v);
-            }
-        }
-    }
-    let mut sums = vec![T::ZERO; h];
-    simd::level().dispatch(Sums(d, &mut sums));
-    sums
 }
