@@ -1,59 +1,74 @@
 //! Every recipe under `models/` is read and trained for a few steps on a little generated data.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mnemic_tasks::Recipe;
-use mnemic_tasks::babi::{self, BabiModel, RunOptions};
+use mnemic_tasks::babi::{self, BabiModel, RecipeFile, RunOptions};
 
-fn recipes() -> Vec<PathBuf> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")];
-    let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "toml") && !path.ends_with("index.toml")
-            {
-                found.push(path);
-            }
-        }
+/// A recipe for a file's first task, and for the first that differs from it by more than the task.
+fn samples(file: &RecipeFile) -> Vec<usize> {
+    let text = |r: &Recipe| {
+        let mut table: toml::Table = toml::from_str(&r.to_toml().unwrap()).unwrap();
+        table["data"]["tasks"] = toml::Value::Array(vec![]);
+        ["name", "paper"].map(|key| table.remove(key));
+        table
+    };
+    let first = text(&file.recipes[0]);
+    let other = file.recipes.iter().position(|r| text(r) != first);
+    [Some(0), other].into_iter().flatten().collect()
+}
+
+/// Makes a recipe small enough for a test.
+fn small(recipe: &Recipe) -> Recipe {
+    let mut recipe = recipe.clone();
+    recipe.restarts = 1;
+    recipe.data.source = mnemic_tasks::recipe::Source::Generated;
+    recipe.data.official_test = false;
+    recipe.data.tasks.truncate(3);
+    (recipe.data.train_questions, recipe.data.test_questions) = (60, 20);
+    (recipe.train.epochs, recipe.train.tensorboard) = (1, false);
+    // A linear start is one epoch long here, so that the second has the other loss.
+    if recipe.batches.linear_start_epochs > 0 {
+        recipe.batches.linear_start_epochs = 1;
+        recipe.train.epochs = 2;
     }
-    found.sort();
-    found
+    recipe
 }
 
 #[test]
 fn every_recipe_trains_for_a_few_steps() {
-    let recipes = recipes();
-    assert!(recipes.len() >= 8);
-    for path in recipes {
-        let small = [
-            "restarts=1",
-            "data.source=generated",
-            "data.official_test=false",
-            "data.train_questions=60",
-            "data.test_questions=20",
-            "train.epochs=1",
-            "train.tensorboard=false",
-        ]
-        .map(String::from);
-        let mut recipe = Recipe::read(&path, &small).unwrap();
-        // A linear start is one epoch long here, so that the second has the other loss.
-        if recipe.batches.linear_start_epochs > 0 {
-            recipe.batches.linear_start_epochs = 1;
-            recipe.train.epochs = 2;
+    let files =
+        RecipeFile::below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")).unwrap();
+    assert!(files.len() >= 8);
+    for file in files {
+        for recipe in samples(&file).into_iter().map(|i| small(&file.recipes[i])) {
+            let (path, name) = (file.path.display(), &recipe.name);
+            let folder = tempfile::tempdir().unwrap();
+            let run_dir = folder.path().join("run");
+            let options = RunOptions { run_dir: run_dir.clone(), ..RunOptions::default() };
+            let result = babi::train(&recipe, &options, &mut ()).unwrap();
+            assert_eq!(result.tests.len(), recipe.data.tasks.len(), "{path} {name}");
+            assert!(result.validation.loss.is_finite(), "{path} {name}");
+            let model = BabiModel::open(&run_dir).unwrap();
+            assert_eq!(model.test(None).unwrap(), result.tests, "{path} {name}");
+            // A run that is done is not repeated, and keeps the commit that it was made with.
+            assert_eq!(babi::train(&recipe, &options, &mut ()).unwrap(), result, "{path} {name}");
         }
-        let folder = tempfile::tempdir().unwrap();
-        let run_dir = folder.path().join("run");
-        let options = RunOptions { run_dir: run_dir.clone(), ..RunOptions::default() };
-        let result = babi::train(&recipe, &options, &mut ()).unwrap();
-        assert_eq!(result.tests.len(), recipe.data.tasks.len(), "{path:?}");
-        assert!(result.validation.loss.is_finite(), "{path:?}");
-        let model = BabiModel::open(&run_dir).unwrap();
-        assert_eq!(model.test(None).unwrap(), result.tests, "{path:?}");
     }
+}
+
+/// The tables that the README shows are those of the results.
+#[test]
+fn tables_are_those_of_the_results() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let tables = babi::table::tables(&root.join("models")).unwrap();
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let (page, readme) = (read("models/babi.md"), read("README.md"));
+    let advice = "run `cargo xtask bench babi --tables`";
+    assert_eq!(page, babi::table::page(&tables), "models/babi.md: {advice}");
+    assert_eq!(readme, babi::table::insert(&readme, &tables), "README.md: {advice}");
+    assert!(tables.values().any(|table| readme.contains(table.as_str())));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -15,8 +16,8 @@ use mnemic_tasks::data::babi::{Edition, Split, Task};
     after_help = "\
 Examples:
   mnemic demo                                        train DMN+ on generated stories and ask it
-  mnemic train models/dmn-plus/babi-10k-task1.toml   train a recipe; Ctrl-C saves
-  mnemic ask runs/dmn-plus-babi-10k-task1            type a story and questions
+  mnemic train models/dmn-plus/10k.toml --task 1     train a recipe; Ctrl-C saves
+  mnemic ask runs/dmn-plus-10k-task1                 type a story and questions
   mnemic inspect runs/demo --html attention.html     a page of what it attended to
   mnemic data generate --task 2 --questions 100      stories in the official format
 
@@ -50,11 +51,14 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  mnemic train models/memn2n/babi-10k-task1.toml
-  mnemic train models/dmn-plus/babi-10k-task1.toml --set train.epochs=5 --set data.source=generated")]
+  mnemic train models/memn2n/10k.toml --task 1
+  mnemic train models/dmn-plus/10k.toml --task 1 --set train.epochs=5 --set data.source=generated")]
 pub(crate) struct TrainArgs {
     /// The recipe, a TOML file
     pub(crate) recipe: PathBuf,
+    /// The task to learn, in a file with a recipe for each: its number or name
+    #[arg(long)]
+    pub(crate) task: Option<Task>,
     /// The run's folder [default: runs/NAME, with the recipe's name]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) run: Option<PathBuf>,
@@ -241,25 +245,54 @@ pub(crate) enum BenchCommand {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Runs that are done are not repeated, those that were stopped go on; Ctrl-C stops. Each result goes into
+results.csv beside its recipe, and the tables of all results into babi.md in the folder of recipes
+and into the README above it, where that has places for them.
+
 Examples:
-  mnemic bench babi --filter dmn-plus --tasks 1,6
-  mnemic bench babi --filter memn2n/babi-10k")]
+  mnemic bench babi --models dmn-plus --size 10k --tasks 1,6
+  mnemic bench babi --models memn2n,entnet --jobs 2
+  mnemic bench babi --tables")]
 pub(crate) struct BabiBenchArgs {
-    /// The folder of recipes; results.csv is written beside them
+    /// The folder of recipes
     #[arg(long, default_value = "models", value_name = "FOLDER")]
     pub(crate) recipes: PathBuf,
-    /// Only recipes whose path holds one of these texts
-    #[arg(long, value_delimiter = ',', value_name = "TEXT")]
-    pub(crate) filter: Vec<String>,
+    /// Only these architectures, such as dmn-plus,memn2n
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) models: Vec<String>,
     /// Only recipes of these tasks
     #[arg(long, value_delimiter = ',', value_name = "TASKS")]
     pub(crate) tasks: Vec<Task>,
+    /// Only recipes that learn from 1,000 or from 10,000 questions a task
+    #[arg(long)]
+    pub(crate) size: Option<Size>,
+    /// Only recipes whose path or name holds one of these texts
+    #[arg(long, value_delimiter = ',', value_name = "TEXT")]
+    pub(crate) filter: Vec<String>,
+    /// Runs at a time; each has its share of the cores [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// List the recipes that fit, and train none
+    #[arg(long, conflicts_with = "tables")]
+    pub(crate) list: bool,
+    /// Print and write the tables of the results that are there, and train nothing
+    #[arg(long)]
+    pub(crate) tables: bool,
     /// Where the runs go
     #[arg(long, default_value = "runs", value_name = "FOLDER")]
     pub(crate) runs: PathBuf,
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+}
+
+/// Questions a task to learn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Size {
+    #[value(name = "1k")]
+    Thousand,
+    #[value(name = "10k")]
+    TenThousand,
 }
 
 #[derive(Debug, clap::Args)]

@@ -24,7 +24,7 @@ pub(crate) fn command_line() -> String {
 }
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
-    let recipe = Recipe::read(&args.recipe, &args.set)?;
+    let recipe = Recipe::read_task(&args.recipe, args.task, &args.set)?;
     let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let options = RunOptions {
         run_dir: run_dir.clone(),

@@ -257,3 +257,44 @@ fn damaged_models_are_refused() {
     std::fs::write(folder.join("run/model/vocab.json"), "{").unwrap();
     assert!(fail(&folder, &["eval", "run"]).contains("vocab.json"));
 }
+
+#[test]
+fn a_bench_trains_a_file_of_recipes() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models/tiny");
+    std::fs::create_dir_all(&models).unwrap();
+    let each = TINY.replace("tasks = [1]", "tasks = [1, 6]").replace("epochs = 4", "epochs = 1");
+    let each =
+        each.replace("[model]", "title = 'Tiny'\ntable = 'generated'\neach_task = true\n[model]");
+    std::fs::write(models.join("each.toml"), each + "[paper]\n1 = 0.5\n6 = 0.5\n").unwrap();
+    std::fs::write(
+        folder.path().join("README.md"),
+        "a\n<!-- bAbI Trained on 10,000 generated questions a task -->\n<!-- end -->\nb\n",
+    )
+    .unwrap();
+    let several = fail(folder.path(), &["train", "models/tiny/each.toml"]);
+    assert!(several.contains("each of the tasks 1, 6: choose one"), "{several}");
+    let listed = succeed(folder.path(), &["bench", "babi", "--list", "--tasks", "6"]);
+    assert!(listed.starts_with("tiny-task6") && listed.lines().count() == 1, "{listed}");
+
+    let page = succeed(folder.path(), &["bench", "babi", "--jobs", "2"]);
+    assert!(page.contains("| task | Tiny |") && page.contains("| 6 yes/no questions |"), "{page}");
+    let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).unwrap();
+    assert_eq!(read("models/babi.md"), page);
+    assert!(read("README.md").contains("| 1 single supporting fact |"));
+    let csv = read("models/tiny/results.csv");
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    // What is done is not done again: the result, with its times, stays the same.
+    let before = read("runs/tiny-task1/result.json");
+    succeed(folder.path(), &["bench", "babi", "--jobs", "1"]);
+    assert_eq!(read("runs/tiny-task1/result.json"), before);
+    assert!(fail(folder.path(), &["bench", "babi", "--models", "lstm"]).contains("no recipe fits"));
+    // A run that fails is told, and the others go on.
+    std::fs::remove_dir_all(folder.path().join("runs/tiny-task6")).unwrap();
+    std::fs::write(folder.path().join("runs/tiny-task1/recipe.toml"), "name = 1").unwrap();
+    let failed = fail(folder.path(), &["bench", "babi"]);
+    assert!(
+        failed.contains("failed: tiny-task1") && failed.contains("tiny-task6: error"),
+        "{failed}"
+    );
+}

@@ -28,14 +28,15 @@ pub struct RecurrentInit {
     pub recurrent: GateInit,
     /// Both biases; uniform in `±1/sqrt(h)` where `None`.
     pub bias: Option<Init>,
-    /// LSTM only: the forget gate's bias, the sum of its two vectors (1 in Jozefowicz et al. 2015).
-    pub forget_bias: Option<f64>,
+    /// The bias that holds on to the state to begin with, the sum of its two vectors. LSTM: the forget gate's (1 in Jozefowicz et
+    /// al. 2015). GRU and attention GRU: that of the reset and update gates (1 in TensorFlow's cell).
+    pub gate_bias: Option<f64>,
 }
 
 impl RecurrentInit {
     /// PyTorch's: everything uniform in `±1/sqrt(h)`.
     pub fn pytorch() -> Self {
-        Self { input: GateInit::Hidden, recurrent: GateInit::Hidden, bias: None, forget_bias: None }
+        Self { input: GateInit::Hidden, recurrent: GateInit::Hidden, bias: None, gate_bias: None }
     }
 
     /// Xavier uniform weights gate by gate, biases 0.
@@ -44,7 +45,7 @@ impl RecurrentInit {
             input: GateInit::Xavier,
             recurrent: GateInit::Xavier,
             bias: Some(Init::Const(0.)),
-            forget_bias: None,
+            gate_bias: None,
         }
     }
 
@@ -59,13 +60,13 @@ impl RecurrentInit {
             input: GateInit::Drawn(init),
             recurrent: GateInit::Drawn(init),
             bias: Some(init),
-            forget_bias: None,
+            gate_bias: None,
         }
     }
 
-    /// The same with this forget bias; for an [`Lstm`](crate::Lstm) only.
-    pub fn with_forget_bias(self, forget_bias: f64) -> Self {
-        Self { forget_bias: Some(forget_bias), ..self }
+    /// The same with this [gate bias](Self::gate_bias); not for an [`Rnn`](crate::Rnn), which has no gates.
+    pub fn with_gate_bias(self, gate_bias: f64) -> Self {
+        Self { gate_bias: Some(gate_bias), ..self }
     }
 }
 
@@ -83,14 +84,14 @@ pub(super) struct Layer<'a> {
 
 impl Layer<'_> {
     pub(super) fn weights(&self, init: &RecurrentInit, vb: &VarBuilder<'_>) -> Result<Weights> {
-        if init.forget_bias.is_some() && (self.op != "lstm" || !self.bias) {
-            bail!("{}: a forget bias needs an lstm with biases", self.op);
+        if init.gate_bias.is_some() && (self.gates == 1 || !self.bias) {
+            bail!("{}: a gate bias needs a layer with gates and biases", self.op);
         }
         Ok(Weights {
             w_ih: self.weight("weight_ih", self.input_size, init.input, vb)?,
             w_hh: self.weight("weight_hh", self.hidden_size, init.recurrent, vb)?,
-            b_ih: self.bias("bias_ih", init, init.forget_bias, vb)?,
-            b_hh: self.bias("bias_hh", init, init.forget_bias.map(|_| 0.), vb)?,
+            b_ih: self.bias("bias_ih", init, init.gate_bias, vb)?,
+            b_hh: self.bias("bias_hh", init, init.gate_bias.map(|_| 0.), vb)?,
         })
     }
 
@@ -123,7 +124,7 @@ impl Layer<'_> {
         &self,
         name: &str,
         init: &RecurrentInit,
-        forget: Option<f64>,
+        gate: Option<f64>,
         vb: &VarBuilder<'_>,
     ) -> Result<Option<Tensor>> {
         if !self.bias {
@@ -132,8 +133,12 @@ impl Layer<'_> {
         let (h, name) = (self.hidden_size, format!("{name}{}", self.suffix));
         let init = init.bias.unwrap_or(self.hidden());
         let bias = get_edited(vb, self.gates * h, &name, init, |mut values| {
-            if let Some(forget) = forget {
-                values[h..2 * h].fill(forget); // gates i f g o
+            if let Some(gate) = gate {
+                let gates = match self.gates {
+                    4 => h..2 * h,           // of i f g o, f
+                    all => 0..(all - 1) * h, // of r z n, or r n, all but n
+                };
+                values[gates].fill(gate);
             }
             Ok(values)
         })?;

@@ -16,7 +16,7 @@ use crate::Context;
 /// use candle_core::{DType, Device, Tensor};
 /// use mnemic_layers::{Context, Lstm, ParamStore, RecurrentConfig, RecurrentInit};
 /// let store = ParamStore::new(0);
-/// let init = RecurrentInit::orthogonal().with_forget_bias(1.);
+/// let init = RecurrentInit::orthogonal().with_gate_bias(1.);
 /// let vb = store.builder(DType::F32, &Device::Cpu);
 /// let lstm = Lstm::with_init(RecurrentConfig::new(4, 8), init, vb)?;
 /// let ctx = Context::eval();

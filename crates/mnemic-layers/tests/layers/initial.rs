@@ -87,7 +87,7 @@ fn recurrent_schemes() {
         assert!(values.iter().any(|v| v.abs() > 0.25), "{name}");
     }
     let (orthogonal, vb) = store(1);
-    let init = RecurrentInit::orthogonal().with_forget_bias(1.);
+    let init = RecurrentInit::orthogonal().with_gate_bias(1.);
     Lstm::with_init(cfg, init, vb.clone()).unwrap();
     let w = orthogonal.get("weight_hh_l0").unwrap();
     for k in 0..4 {
@@ -108,7 +108,7 @@ fn recurrent_schemes() {
     assert_eq!(bias("bias_hh_l0"), vec![0.; 16]);
     // With random biases too the two forget biases sum to what was asked for.
     let (random, vb2) = store(1);
-    Lstm::with_init(cfg, RecurrentInit::pytorch().with_forget_bias(2.), vb2).unwrap();
+    Lstm::with_init(cfg, RecurrentInit::pytorch().with_gate_bias(2.), vb2).unwrap();
     let sum = (random.get("bias_ih_l0").unwrap().as_tensor()
         + random.get("bias_hh_l0").unwrap().as_tensor())
     .unwrap()
@@ -116,6 +116,15 @@ fn recurrent_schemes() {
     .unwrap();
     assert_eq!(sum[4..8], [2.; 4]);
     assert!(sum[..4].iter().all(|v| *v != 2.));
+    // A GRU holds on to its state through both gates, an attention GRU resets less.
+    let (gru, vb2) = store(1);
+    Gru::with_init(cfg, RecurrentInit::xavier().with_gate_bias(1.), vb2).unwrap();
+    let bias = gru.get("bias_ih_l0").unwrap().to_vec1::<f64>().unwrap();
+    assert_eq!(bias, [[1.; 8].as_slice(), &[0.; 4]].concat());
+    let (attention, vb2) = store(1);
+    AttentionGru::with_init(4, 4, RecurrentInit::xavier().with_gate_bias(1.), vb2).unwrap();
+    let bias = attention.get("bias_ih").unwrap().to_vec1::<f64>().unwrap();
+    assert_eq!(bias, [[1.; 4], [0.; 4]].concat());
     // A second layer on the same, by now trained, parameters leaves them as they are.
     w.set(&waves(&[16, 4], 0., 1., DType::F64)).unwrap();
     Lstm::with_init(cfg, init, vb).unwrap();

@@ -419,9 +419,9 @@ fn bad_input_is_named() {
     let both = new(RecurrentConfig { bidirectional: true, ..cfg }).unwrap();
     let x = waves(&[2, 3], 0., 1., DType::F64);
     assert!(error(both.step(&x, None, &ctx)).contains("step needs one direction"));
-    let forget = RecurrentInit::drawn(Init::Const(0.)).with_forget_bias(1.);
-    let message = error(Gru::with_init(cfg, forget, store(0).1));
-    assert!(message.contains("gru: a forget bias needs an lstm"), "{message}");
+    let forget = RecurrentInit::drawn(Init::Const(0.)).with_gate_bias(1.);
+    let message = error(Rnn::with_init(cfg, Nonlinearity::Tanh, forget, store(0).1));
+    assert!(message.contains("rnn: a gate bias needs a layer with gates"), "{message}");
     let unbiased = RecurrentConfig { bias: false, ..cfg };
     assert!(error(Lstm::with_init(unbiased, forget, store(0).1)).contains("with biases"));
 }

@@ -124,7 +124,7 @@ impl LstmReader {
             dropout: config.dropout,
             ..RecurrentConfig::new(d, h)
         };
-        let start = RecurrentInit::orthogonal().with_forget_bias(1.);
+        let start = RecurrentInit::orthogonal().with_gate_bias(1.);
         Ok(Self {
             config: config.clone(),
             embedding: Embedding::new(v, d, words, Some(NULL_WORD), vb.pp("embedding"))?,

@@ -4,11 +4,13 @@ mod ask;
 mod card;
 mod data;
 mod problem;
+mod results;
 mod run;
-mod table;
+pub mod table;
 
 pub use ask::{BabiModel, example_sentences};
 pub use data::BabiData;
 pub use problem::{BabiProblem, Score, evaluate, to_tensors};
+pub use results::{ResultRow, read_csv, update_csv};
 pub use run::{RunOptions, RunResult, TestResult, train};
-pub use table::{ResultRow, update_csv};
+pub use table::RecipeFile;

@@ -117,7 +117,7 @@ fn build(config: &ModelConfig, seed: u64) -> Result<(AnyStoryModel, ParamStore)>
     Ok((model, store))
 }
 
-/// Carries out a recipe. A run that was stopped goes on where it was, to the same bits.
+/// Carries out a recipe. A run that was stopped goes on where it was, to the same bits; one that is done gives its result again.
 ///
 /// The run's folder gets `recipe.toml`, a folder for each seed with checkpoints and metrics, `model/` with the chosen model and its
 /// card, and `result.json`.
@@ -129,6 +129,9 @@ pub fn train(
     options: &RunOptions,
     observer: &mut (dyn Observer + Send),
 ) -> Result<RunResult> {
+    if let Some(done) = finished(recipe, &options.run_dir)? {
+        return Ok(done);
+    }
     let data = BabiData::load(&recipe.data, options.data.as_deref())?;
     let config = model_config(recipe, &data)?;
     claim(recipe, &options.run_dir)?;
@@ -172,6 +175,20 @@ pub fn train(
     }
     save(recipe, options, &config, &store, &data, &result)?;
     Ok(result)
+}
+
+/// What a run of the very same recipe that came to its end left in the folder: with its commit and its times.
+fn finished(recipe: &Recipe, dir: &Path) -> Result<Option<RunResult>> {
+    let (path, written) = (dir.join("result.json"), dir.join("recipe.toml"));
+    if !path.exists() || !written.exists() {
+        return Ok(None);
+    }
+    if std::fs::read_to_string(&written).map_err(Error::io(&written))? != recipe.to_toml()? {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let result: RunResult = serde_json::from_str(&text).map_err(Error::json(&path))?;
+    Ok((!result.interrupted).then_some(result))
 }
 
 /// Writes the recipe into a new folder, or checks that the folder belongs to it.

@@ -1,119 +1,258 @@
-//! Tables of results: one row for a model and task, kept as CSV beside the recipes.
+//! Tables of results in Markdown: a row for each task, a column for each recipe.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
-use super::run::RunResult;
-use crate::recipe::{Recipe, Source};
+use mnemic_data::babi::Task;
+
+use super::{ResultRow, read_csv};
+use crate::recipe::{Recipe, ResultTable, Source};
 use crate::{Error, Result};
 
-/// The columns of `results.csv`.
-const COLUMNS: &str = "model,size,task,seed,error_percent,paper_percent,cpu_minutes,commit,recipe,date,machine,validation_error_percent,restarts";
+/// A task with more wrong answers than this, in percent, counts as failed (Weston et al. 2015).
+pub const FAILED_ABOVE: f64 = 5.;
 
-/// A row of `results.csv`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ResultRow {
-    /// The recipe's file name, which a newer row of the same recipe and task replaces.
-    pub recipe: String,
-    /// The task.
-    pub task: u8,
-    /// The row as CSV.
-    pub line: String,
+/// A file of recipes, with its path.
+#[derive(Debug, Clone)]
+pub struct RecipeFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// One recipe, or one for each task.
+    pub recipes: Vec<Recipe>,
 }
 
-impl ResultRow {
-    /// The rows of a run, one a task.
+impl RecipeFile {
+    /// All recipe files below a folder, by path. Copies of recipes beside trained weights (`recipe.toml`) are left out.
     ///
     /// # Errors
-    /// When the recipe's model section has no architecture.
-    pub fn of(recipe: &Recipe, recipe_path: &Path, result: &RunResult) -> Result<Vec<Self>> {
-        let model = recipe.model.get("architecture").and_then(toml::Value::as_str);
-        let model = model.ok_or_else(|| Error::recipe("model", "architecture is missing"))?;
-        let size = match (recipe.data.source, recipe.data.edition) {
-            (Source::Official, Some(edition)) => edition.name().to_string(),
-            _ => format!("generated-{}", recipe.data.train_questions),
-        };
-        let name = recipe_path.file_name().unwrap_or_default().to_string_lossy().to_string();
-        let p = &result.provenance;
-        let minutes = result.cpu_seconds.map_or_else(String::new, |s| format!("{:.1}", s / 60.));
-        let valid =
-            result.validation.get("error").map_or_else(String::new, |e| format!("{:.2}", 100. * e));
-        let row = |t: &super::TestResult| {
-            let paper = t.paper_percent.map_or_else(String::new, |p| p.to_string());
-            let line = format!(
-                "{model},{size},{},{},{:.1},{paper},{minutes},{},{name},{},\"{}\",{valid},{}",
-                t.task,
-                result.seed,
-                t.error_percent,
-                p.commit,
-                p.date,
-                p.machine,
-                result.epochs.len()
-            );
-            Self { recipe: name.clone(), task: t.task, line }
-        };
-        Ok(result.tests.iter().map(row).collect())
+    /// When a folder or file cannot be read or holds something else.
+    pub fn below(folder: &Path) -> Result<Vec<Self>> {
+        let mut folders = vec![folder.to_path_buf()];
+        let mut paths = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+                let path = entry.map_err(Error::io(&folder))?.path();
+                let other = ["index.toml", "recipe.toml"].iter().any(|name| path.ends_with(name));
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|e| e == "toml") && !other {
+                    paths.push(path);
+                }
+            }
+        }
+        paths.sort();
+        let read = |path: PathBuf| Ok(Self { recipes: Recipe::read_all(&path, &[])?, path });
+        paths.into_iter().map(read).collect()
     }
 
-    fn key(line: &str) -> (String, String) {
-        let fields: Vec<&str> = line.split(',').collect();
-        let field = |i: usize| fields.get(i).unwrap_or(&"").to_string();
-        (field(8), field(2))
+    /// The column of the file in the tables of results, from `results.csv` beside it.
+    ///
+    /// # Errors
+    /// When the results cannot be read.
+    pub fn column(&self) -> Result<Column> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let rows = read_csv(&folder.join("results.csv"))?.into_iter();
+        let mut column = Column {
+            title: self.recipes.first().map_or_else(String::new, |r| r.heading().to_string()),
+            rows: rows.filter(|r| r.recipe == name).map(|r| (r.task, r)).collect(),
+            paper: BTreeMap::new(),
+            generated: Vec::new(),
+            joint: self.recipes.iter().any(|r| r.data.tasks.len() > 1),
+        };
+        for recipe in &self.recipes {
+            for task in recipe.data.tasks.iter().map(|t| t.number()) {
+                column.paper.extend(recipe.paper.get(&task.to_string()).map(|p| (task, *p)));
+                let table = recipe.table != Some(ResultTable::Generated);
+                if table && recipe.data.source == Source::Generated {
+                    column.generated.push(task);
+                }
+            }
+        }
+        Ok(column)
     }
 }
 
-/// Adds rows to a CSV file, in place of older rows of the same recipe and task.
+/// The tables of results of the recipes below a folder, in Markdown, those that have a row.
 ///
 /// # Errors
-/// When the file holds other columns or cannot be written.
-pub fn update_csv(path: &Path, rows: &[ResultRow]) -> Result<()> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::io(path)(e)),
+/// When recipes or results cannot be read.
+pub fn tables(folder: &Path) -> Result<BTreeMap<ResultTable, String>> {
+    let mut columns = BTreeMap::<ResultTable, Vec<Column>>::new();
+    for file in RecipeFile::below(folder)? {
+        let table = file.recipes.first().and_then(|r| r.table);
+        let column = file.column()?;
+        if let Some(table) = table.filter(|_| !column.rows.is_empty()) {
+            columns.entry(table).or_default().push(column);
+        }
+    }
+    Ok(columns.into_iter().map(|(table, columns)| (table, markdown(&columns))).collect())
+}
+
+/// The tables as a page.
+pub fn page(tables: &BTreeMap<ResultTable, String>) -> String {
+    let mut out = String::from(
+        "# bAbI\n\nWrong answers in percent on the official test files (1,000 questions a task); in brackets what the \
+         paper reports. The\nseed with the lowest validation loss is kept, and the test made once. A star: trained on \
+         generated stories, since the official\ntraining file is not at hand. Seed, commit and machine of each number: \
+         `results.csv` beside the recipes.\nWritten by `mnemic bench babi`; not to be edited.\n",
+    );
+    for (table, text) in tables {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "\n## {}\n\n{text}", table.heading());
+    }
+    out
+}
+
+/// Text with the tables in their places, which are between `<!-- bAbI HEADING -->` and `<!-- end -->`.
+pub fn insert(text: &str, tables: &BTreeMap<ResultTable, String>) -> String {
+    let mut out = text.to_string();
+    for (table, new) in tables {
+        let start = format!("<!-- bAbI {} -->\n", table.heading());
+        if let Some(from) = out.find(&start).map(|at| at + start.len())
+            && let Some(length) = out[from..].find("<!-- end -->")
+        {
+            out.replace_range(from..from + length, new);
+        }
+    }
+    out
+}
+
+/// A column of a table: what one recipe, or the recipes of one file, came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// The heading.
+    pub title: String,
+    /// Results by task number.
+    pub rows: BTreeMap<u8, ResultRow>,
+    /// The paper's figures by task number.
+    pub paper: BTreeMap<u8, f64>,
+    /// Tasks that were trained on generated stories because the official file is not there.
+    pub generated: Vec<u8>,
+    /// Whether one run learnt all tasks, so that its CPU minutes count once.
+    pub joint: bool,
+}
+
+impl Column {
+    /// Mean error over the twenty tasks, once all are there.
+    pub fn mean(&self) -> Option<f64> {
+        (self.rows.len() == Task::all().len())
+            .then(|| mean(self.rows.values().map(|r| r.error_percent)))
+    }
+
+    fn paper_mean(&self) -> Option<f64> {
+        (self.paper.len() == Task::all().len()).then(|| mean(self.paper.values().copied()))
+    }
+
+    /// Tasks with more than 5 % wrong answers.
+    pub fn failed(&self) -> usize {
+        self.rows.values().filter(|r| r.error_percent > FAILED_ABOVE).count()
+    }
+
+    fn cpu_minutes(&self) -> f64 {
+        let minutes = self.rows.values().filter_map(|r| r.cpu_minutes);
+        if self.joint { minutes.fold(0., f64::max) } else { minutes.sum() }
+    }
+
+    fn cell(&self, task: u8) -> String {
+        let ours = match self.rows.get(&task) {
+            Some(row) if self.generated.contains(&task) => format!("{:.1}*", row.error_percent),
+            Some(row) => format!("{:.1}", row.error_percent),
+            None => "–".into(),
+        };
+        beside(ours, self.paper.get(&task).copied())
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    values.clone().sum::<f64>() / values.count().max(1) as f64
+}
+
+fn beside(ours: String, paper: Option<f64>) -> String {
+    paper.map_or_else(|| ours.clone(), |p| format!("{ours} ({p:.1})"))
+}
+
+/// The table in Markdown: error in percent, the paper's in brackets; then mean error, failed tasks and what the training took.
+pub fn markdown(columns: &[Column]) -> String {
+    let mut out = String::from("| task |");
+    let heads: String = columns.iter().map(|c| format!(" {} |", c.title)).collect();
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{heads}\n| --- |{}", " ---: |".repeat(columns.len()));
+    let mut line = |name: &str, cell: &dyn Fn(&Column) -> String| {
+        let cells: String = columns.iter().map(|c| format!(" {} |", cell(c))).collect();
+        let _ = writeln!(out, "| {name} |{cells}");
     };
-    let mut lines: Vec<String> = text.lines().map(String::from).collect();
-    match lines.first() {
-        None => lines.push(COLUMNS.to_string()),
-        Some(head) if head == COLUMNS => {}
-        Some(head) => {
-            let message = format!("{}, line 1: expected {COLUMNS}, got {head}", path.display());
-            return Err(Error::request(message));
+    for task in Task::all() {
+        let number = task.number();
+        if columns.iter().any(|c| c.rows.contains_key(&number) || c.paper.contains_key(&number)) {
+            let name = format!("{number} {}", task.title().to_lowercase());
+            line(&name, &|c| c.cell(number));
         }
     }
-    for row in rows {
-        let key = (row.recipe.clone(), row.task.to_string());
-        match lines.iter().skip(1).position(|l| ResultRow::key(l) == key) {
-            Some(i) => lines[i + 1] = row.line.clone(),
-            None => lines.push(row.line.clone()),
+    line("**mean error**", &|c| {
+        let ours = c.mean().map_or_else(|| "–".into(), |m| format!("**{m:.1}**"));
+        beside(ours, c.paper_mean())
+    });
+    line("**failed tasks** (> 5 %)", &|c| {
+        let paper = c.paper.values().filter(|p| **p > FAILED_ABOVE).count();
+        let paper = if c.paper.is_empty() { String::new() } else { format!(" ({paper})") };
+        let of = if c.rows.len() == Task::all().len() {
+            String::new()
+        } else {
+            format!(" of {}", c.rows.len())
+        };
+        format!("**{}**{of}{paper}", c.failed())
+    });
+    line("restarts", &|c| {
+        let counts = || c.rows.values().map(|r| r.restarts);
+        match (counts().min(), counts().max()) {
+            (Some(a), Some(b)) if a == b => a.to_string(),
+            (Some(a), Some(b)) => format!("{a}–{b}"),
+            _ => "–".into(),
         }
-    }
-    crate::write_text(path, &(lines.join("\n") + "\n"))
+    });
+    line("CPU minutes, all restarts", &|c| format!("{:.0}", c.cpu_minutes()));
+    line("training examples a second", &|c| {
+        if c.rows.is_empty() {
+            "–".into()
+        } else {
+            format!("{:.0}", mean(c.rows.values().map(|r| r.examples_per_second)))
+        }
+    });
+    out
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::results::tests::row;
     use super::*;
 
-    fn row(task: u8, error: &str) -> ResultRow {
-        let line = format!(
-            "dmn-plus,en-10k,{task},1,{error},0,2.0,abc,a.toml,2026-01-01,\"x, 2 threads\",0.1,1"
-        );
-        ResultRow { recipe: "a.toml".into(), task, line }
+    fn column(joint: bool) -> Column {
+        let rows = (1..=20).map(|t| (t, row("a.toml", t, if t == 16 { 50. } else { 0.5 })));
+        Column {
+            title: "DMN+".into(),
+            rows: rows.collect(),
+            paper: (1..=20).map(|t| (t, f64::from(t))).collect(),
+            generated: vec![3],
+            joint,
+        }
     }
 
     #[test]
-    fn newer_rows_replace_older_ones() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("results.csv");
-        update_csv(&path, &[row(1, "0.5"), row(2, "3.0")]).unwrap();
-        update_csv(&path, &[row(1, "0.1")]).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0], COLUMNS);
-        assert!(lines[1].contains(",1,1,0.1,") && lines[2].contains(",2,1,3.0,"));
-        std::fs::write(&path, "a,b\n").unwrap();
-        let error = update_csv(&path, &[row(1, "0")]).unwrap_err().to_string();
-        assert!(error.contains("line 1: expected model,size"), "{error}");
+    fn a_table_has_every_task_and_the_sums() {
+        let text = markdown(&[column(false), Column { rows: BTreeMap::new(), ..column(true) }]);
+        assert!(text.starts_with("| task | DMN+ | DMN+ |\n| --- | ---: | ---: |\n"));
+        assert!(text.contains("| 3 three supporting facts | 0.5* (3.0) | – (3.0) |"), "{text}");
+        assert!(text.contains("| **mean error** | **3.0** (10.5) | – (10.5) |"), "{text}");
+        assert!(text.contains("| **failed tasks** (> 5 %) | **1** (15) | **0** of 0 (15) |"));
+        assert!(text.contains("| CPU minutes, all restarts | 40 | 0 |"), "{text}");
+        let tables = BTreeMap::from([(ResultTable::Ablation, "new\n".to_string())]);
+        let place =
+            format!("a\n<!-- bAbI {} -->\nold\n<!-- end -->\nb", ResultTable::Ablation.heading());
+        assert_eq!(insert(&place, &tables), place.replace("old", "new"));
+        assert!(page(&tables).ends_with("\n\nnew\n"));
+        assert_eq!(column(true).cpu_minutes(), 2.);
+        assert_eq!(column(false).mean().map(|m| (m * 1000.).round()), Some(2975.));
     }
 }

@@ -39,6 +39,8 @@ pub enum Decay {
     /// Spares vectors and scalars (biases, gains) and parameters whose name contains `embedding`.
     #[default]
     Weights,
+    /// Spares vectors and scalars only.
+    Matrices,
     /// Applies to every parameter, as PyTorch does.
     All,
 }
@@ -48,6 +50,7 @@ impl Decay {
     pub fn applies(self, name: &str, rank: usize) -> bool {
         match self {
             Self::All => true,
+            Self::Matrices => rank > 1,
             Self::Weights => rank > 1 && !name.to_ascii_lowercase().contains("embedding"),
         }
     }

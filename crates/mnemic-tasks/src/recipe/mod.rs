@@ -21,6 +21,22 @@
 //! ```
 //!
 //! Unknown keys are errors, also in the model's own section. `--set train.epochs=3` overrides a key.
+//!
+//! A file may hold one recipe for each of its tasks, as the papers' tables have one model for each:
+//!
+//! ```toml
+//! name = "dmn-plus-10k"          # the recipes are dmn-plus-10k-task1, …
+//! each_task = true
+//! # model, data, batches, train as above, with all the tasks in data.tasks
+//!
+//! [task.3]                        # what is different for one of them
+//! restarts = 10
+//! data = { max_sentences = 130 }
+//! ```
+
+mod file;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +53,12 @@ use crate::{Error, Result};
 pub struct Recipe {
     /// The name of the run; its folder is called so.
     pub name: String,
+    /// The column of the tables of results; the name where it is empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// The table of results that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<ResultTable>,
     /// What the recipe reproduces, in a sentence.
     #[serde(default)]
     pub description: String,
@@ -59,6 +81,34 @@ pub struct Recipe {
 
 fn one() -> usize {
     1
+}
+
+/// A table of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResultTable {
+    /// The papers' models after 10,000 training questions a task.
+    #[serde(rename = "10k")]
+    TenThousand,
+    /// The papers' models after 1,000 training questions a task.
+    #[serde(rename = "1k")]
+    Thousand,
+    /// Parts of DMN+ left out (Xiong et al. 2016, table 1).
+    Ablation,
+    /// Trained on generated stories.
+    Generated,
+}
+
+impl ResultTable {
+    /// The heading of the table.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::TenThousand => "10,000 training questions a task",
+            Self::Thousand => "1,000 training questions a task",
+            Self::Ablation => "Parts of DMN+, 10,000 training questions a task",
+            Self::Generated => "Trained on 10,000 generated questions a task",
+        }
+    }
 }
 
 /// Which data set is read, and how much of it.
@@ -138,31 +188,9 @@ impl Default for BatchConfig {
 }
 
 impl Recipe {
-    /// Reads a recipe and applies overrides of the form `a.b=value` (a TOML value, or a bare string).
-    ///
-    /// # Errors
-    /// When the file cannot be read, a key is unknown or a value has the wrong type; the message names the file, the line
-    /// and the key.
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        Self::parse(&text, &path.display().to_string(), overrides)
-    }
-
-    /// [`Recipe::read`] on text; `place` names it in errors.
-    pub fn parse(text: &str, place: &str, overrides: &[String]) -> Result<Self> {
-        let bad = |e: toml::de::Error| Error::recipe(place, e.to_string());
-        let recipe: Self = if overrides.is_empty() {
-            // Straight from the text, so that errors show line and column.
-            toml::from_str(text).map_err(bad)?
-        } else {
-            let mut table: toml::Table = toml::from_str(text).map_err(bad)?;
-            for o in overrides {
-                apply_override(&mut table, o)?;
-            }
-            toml::Value::Table(table).try_into().map_err(bad)?
-        };
-        recipe.validate().map_err(|reason| Error::recipe(place, reason))?;
-        Ok(recipe)
+    /// The heading of the recipe's column in tables.
+    pub fn heading(&self) -> &str {
+        if self.title.is_empty() { &self.name } else { &self.title }
     }
 
     /// The recipe as TOML.
@@ -194,27 +222,6 @@ impl Recipe {
         }
         Ok(())
     }
-}
-
-/// Sets `a.b=value` in a table, creating tables on the way.
-fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
-    let bad = |reason: &str| Error::recipe(format!("--set {text}"), reason);
-    let (path, value) = text.split_once('=').ok_or_else(|| bad("expected KEY.KEY=VALUE"))?;
-    // A value that is no TOML is taken as a string: `--set data.edition=en` needs no quotes.
-    let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.to_string()));
-    let mut keys: Vec<&str> = path.trim().split('.').collect();
-    let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(|| bad("the key is empty"))?;
-    let mut place = table;
-    for key in keys {
-        let entry =
-            place.entry(key.to_string()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        place = entry.as_table_mut().ok_or_else(|| bad(&format!("{key} is not a table")))?;
-    }
-    place.insert(last.to_string(), value);
-    Ok(())
 }
 
 /// Where official data is looked for: the given path, else `MNEMIC_DATA/data/<dataset>`.
