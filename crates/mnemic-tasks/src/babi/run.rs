@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 use mnemic_models::{AnyStoryModel, ModelConfig, ParamStore, Sizes, save_pretrained};
 use mnemic_train::{
-    Checkpoints, Interrupt, Observer, Report, RestartsConfig, TrainConfig, Trainer, Validation,
-    best_of,
+    Checkpoints, Interrupt, Observer, Report, RestartsConfig, StopWhen, TrainConfig, Trainer,
+    Validation, best_of,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,7 +144,7 @@ pub fn train(
     let restarts = RestartsConfig {
         count: recipe.restarts,
         seed: recipe.train.seed,
-        stop_when: recipe.train.stop_when.clone(),
+        stop_when: content(recipe),
     };
     let runs = best_of(&restarts, &options.run_dir, |seed, dir| {
         let (model, store) = build(&config, seed).map_err(engine)?;
@@ -175,6 +175,16 @@ pub fn train(
     }
     save(recipe, options, &config, &store, &data, &result)?;
     Ok(result)
+}
+
+/// When no further restart is needed.
+fn content(recipe: &Recipe) -> Option<StopWhen> {
+    match recipe.restart_above {
+        Some(percent) => {
+            Some(StopWhen { metric: "error".into(), below: percent / 100., epochs: 1 })
+        }
+        None => recipe.train.stop_when.clone(),
+    }
 }
 
 /// What a run of the very same recipe that came to its end left in the folder: with its commit and its times.

@@ -65,6 +65,10 @@ pub struct Recipe {
     /// Runs with the seeds `seed`, `seed + 1`, …; the one with the lowest validation loss is kept.
     #[serde(default = "one")]
     pub restarts: usize,
+    /// No further run once the best one's validation error, in percent, is at most this. Without it, once `train.stop_when` is
+    /// reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_above: Option<f64>,
     /// The architecture, a preset of it, and any keys of its config that differ.
     pub model: toml::Table,
     /// The data.
