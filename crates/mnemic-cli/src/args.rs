@@ -241,6 +241,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// Train the bAbI recipes, each beside its paper's figure; goes on where it was stopped
     Babi(BabiBenchArgs),
+    /// Test trained bAbI models on longer stories, and on people and places they never read of
+    Generalise(GeneraliseArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -284,6 +286,33 @@ pub(crate) struct BabiBenchArgs {
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Tests the runs that `mnemic bench babi` left on stories of our generator; unknown words get the vectors
+that they would have had at the start of training. The results go into generalisation.csv and
+generalisation.md in the folder of recipes.
+
+Examples:
+  mnemic bench generalise
+  mnemic bench generalise --filter entnet --questions 200")]
+pub(crate) struct GeneraliseArgs {
+    /// The folder of recipes
+    #[arg(long, default_value = "models", value_name = "FOLDER")]
+    pub(crate) recipes: PathBuf,
+    /// Only recipes whose path or name holds one of these texts
+    #[arg(long, value_delimiter = ',', value_name = "TEXT")]
+    pub(crate) filter: Vec<String>,
+    /// Where the runs are
+    #[arg(long, default_value = "runs", value_name = "FOLDER")]
+    pub(crate) runs: PathBuf,
+    /// Questions a task and kind of stories
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) questions: usize,
+    /// The generator's seed, which no training data has
+    #[arg(long, default_value_t = 1001)]
+    pub(crate) seed: u64,
 }
 
 /// Questions a task to learn from.

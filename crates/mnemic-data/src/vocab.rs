@@ -92,6 +92,23 @@ impl Vocabulary {
         Self::new(words, answers)
     }
 
+    /// The same ids, and new ones behind them for `words`; those that `is_answer` names become answer classes.
+    ///
+    /// # Errors
+    /// A word is empty or has an id already.
+    pub fn extended(
+        &self,
+        words: impl IntoIterator<Item = String>,
+        is_answer: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
+        let known = self.words.len();
+        let words: Vec<String> = self.words.iter().cloned().chain(words).collect();
+        let ids = number(&words)?;
+        let new = words.iter().enumerate().skip(known).filter(|(_, word)| is_answer(word));
+        let answers = self.answers.iter().copied().chain(new.map(|(id, _)| id as u32)).collect();
+        Ok(Self { words, ids, answers })
+    }
+
     /// The number of ids, `<null>` included.
     pub fn len(&self) -> usize {
         self.words.len()
@@ -263,6 +280,14 @@ mod tests {
         assert_eq!((vocab().answer_class(8), vocab().answer_class(2)), (Some(2), None));
         assert_eq!((vocab().id("mary"), vocab().id("Mary")), (Some(5), None));
         assert_eq!((vocab().word(0), vocab().word(10)), (Some("<null>"), None));
+    }
+
+    #[test]
+    fn new_words_get_the_next_ids() {
+        let more = vocab().extended(["attic".into(), "he".into()], |w| w == "attic").unwrap();
+        assert_eq!((more.id("attic"), more.id("he"), more.id("no")), (Some(10), Some(11), Some(9)));
+        assert_eq!(more.answer_ids(), [1, 4, 8, 9, 10]);
+        assert!(vocab().extended(["mary".into()], |_| false).is_err());
     }
 
     #[test]

@@ -140,7 +140,8 @@ impl Runner {
     }
 }
 
-fn result(run: &Path) -> Result<RunResult> {
+/// What a run came to.
+pub(super) fn result(run: &Path) -> Result<RunResult> {
     let path = run.join("result.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).map_err(|e| anyhow!("{}: {e}", path.display()))

@@ -1,5 +1,6 @@
 //! `mnemic bench`: many recipes carried out, their results kept as tables.
 
+mod generalise;
 mod jobs;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use jobs::{Job, Runner};
 pub(crate) fn bench(command: &BenchCommand) -> Result<ExitCode> {
     match command {
         BenchCommand::Babi(args) => babi(args),
+        BenchCommand::Generalise(args) => generalise::generalise(args),
     }
 }
 

@@ -26,7 +26,7 @@ pub struct BabiModel {
     pub vocabulary: Vocabulary,
     /// How it was trained.
     pub recipe: Recipe,
-    model: AnyStoryModel,
+    pub(super) model: AnyStoryModel,
 }
 
 impl BabiModel {

@@ -3,6 +3,7 @@
 mod ask;
 mod card;
 mod data;
+mod generalise;
 mod problem;
 mod results;
 mod run;
@@ -10,7 +11,8 @@ pub mod table;
 
 pub use ask::{BabiModel, example_sentences};
 pub use data::BabiData;
+pub use generalise::{GeneralisationRow, Stories, generalisation_table, generalise};
 pub use problem::{BabiProblem, Score, evaluate, to_tensors};
-pub use results::{ResultRow, read_csv, update_csv};
+pub use results::{ResultRow, Row, read_csv, update_csv};
 pub use run::{RunOptions, RunResult, TestResult, train};
 pub use table::RecipeFile;

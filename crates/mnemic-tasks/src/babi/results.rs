@@ -73,10 +73,6 @@ impl ResultRow {
         };
         Ok(result.tests.iter().map(row).collect())
     }
-
-    fn key(&self) -> (String, u8) {
-        (self.recipe.clone(), self.task)
-    }
 }
 
 fn rounded(x: f64, digits: i32) -> f64 {
@@ -84,11 +80,23 @@ fn rounded(x: f64, digits: i32) -> f64 {
     (x * ten).round() / ten
 }
 
+/// A row of a table that is kept as CSV.
+pub trait Row: Clone + Serialize + serde::de::DeserializeOwned {
+    /// Rows are sorted by it, and a newer row replaces the older one of the same key.
+    fn key(&self) -> impl Ord;
+}
+
+impl Row for ResultRow {
+    fn key(&self) -> impl Ord {
+        (self.recipe.clone(), self.task)
+    }
+}
+
 /// The rows of a CSV file; none where there is no file.
 ///
 /// # Errors
 /// When the file cannot be read or a line does not fit, naming it.
-pub fn read_csv(path: &Path) -> Result<Vec<ResultRow>> {
+pub fn read_csv<R: Row>(path: &Path) -> Result<Vec<R>> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -98,15 +106,15 @@ pub fn read_csv(path: &Path) -> Result<Vec<ResultRow>> {
     csv::Reader::from_reader(file).deserialize().map(|row| row.map_err(bad)).collect()
 }
 
-/// Adds rows to a CSV file, in place of older rows of the same recipe and task; sorted by recipe and task.
+/// Adds rows to a CSV file, in place of older rows of the same key; sorted.
 ///
 /// # Errors
 /// When the file holds something else or cannot be written.
-pub fn update_csv(path: &Path, rows: &[ResultRow]) -> Result<()> {
-    let mut all = read_csv(path)?;
+pub fn update_csv<R: Row>(path: &Path, rows: &[R]) -> Result<()> {
+    let mut all: Vec<R> = read_csv(path)?;
     all.retain(|old| rows.iter().all(|new| new.key() != old.key()));
     all.extend_from_slice(rows);
-    all.sort_by_key(ResultRow::key);
+    all.sort_by(|a, b| a.key().cmp(&b.key()));
     let bad = |e: String| Error::request(format!("{}: {e}", path.display()));
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in all {
@@ -145,7 +153,10 @@ pub(super) mod tests {
         let path = folder.path().join("results.csv");
         update_csv(&path, &[row("a.toml", 10, 0.5), row("a.toml", 2, 3.)]).unwrap();
         update_csv(&path, &[row("a.toml", 10, 0.1)]).unwrap();
-        assert_eq!(read_csv(&path).unwrap(), [row("a.toml", 2, 3.), row("a.toml", 10, 0.1)]);
+        assert_eq!(
+            read_csv::<ResultRow>(&path).unwrap(),
+            [row("a.toml", 2, 3.), row("a.toml", 10, 0.1)]
+        );
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("model,size,task,seed,error_percent,paper_percent,cpu_minutes,"));
         std::fs::write(&path, "a,b\n1,2\n").unwrap();

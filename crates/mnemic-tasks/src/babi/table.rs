@@ -53,7 +53,7 @@ impl RecipeFile {
     pub fn column(&self) -> Result<Column> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let rows = read_csv(&folder.join("results.csv"))?.into_iter();
+        let rows = read_csv::<ResultRow>(&folder.join("results.csv"))?.into_iter();
         let mut column = Column {
             title: self.recipes.first().map_or_else(String::new, |r| r.heading().to_string()),
             rows: rows.filter(|r| r.recipe == name).map(|r| (r.task, r)).collect(),
