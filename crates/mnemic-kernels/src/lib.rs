@@ -13,6 +13,7 @@ pub mod content;
 pub mod cross_entropy;
 pub mod cumulative;
 pub mod dropout;
+pub mod entity;
 pub mod episodic;
 mod fused;
 pub mod interaction;

@@ -14,10 +14,28 @@ pub(crate) trait Registers: Copy {
     fn store<S: Simd>(simd: S, xs: &mut [Self], v: Self::V<S>);
     /// `a b + c`, fused where the level has it.
     fn mul_add<S: Simd>(simd: S, a: Self::V<S>, b: Self::V<S>, c: Self::V<S>) -> Self::V<S>;
+    /// `a b`.
+    fn times<S: Simd>(simd: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    /// `a + b`.
+    fn plus<S: Simd>(simd: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    /// `yes` where `x > 0`, else `no`.
+    fn where_positive<S: Simd>(
+        simd: S,
+        x: Self::V<S>,
+        yes: Self::V<S>,
+        no: Self::V<S>,
+    ) -> Self::V<S>;
+    /// The sum of the numbers, in a fixed order.
+    fn total<S: Simd>(simd: S, x: Self::V<S>) -> Self;
+    /// `xs` as whole registers, without what is left over at its end.
+    fn whole<S: Simd>(xs: &[Self]) -> &[Self::V<S>];
+    /// `xs` as whole registers to be written.
+    fn whole_mut<S: Simd>(xs: &mut [Self]) -> &mut [Self::V<S>];
 }
 
 macro_rules! lanes {
-    ($t:ident, $v:ident, $splat:ident, $load:ident, $store:ident, $fma:ident, $whole:ident, $whole_mut:ident, $count:ident) => {
+    ($t:ident, $v:ident, $splat:ident, $load:ident, $store:ident, $fma:ident, $whole:ident, $whole_mut:ident, $count:ident, $mul:ident, $add:ident,
+     $greater:ident, $select:ident, $sum:ident) => {
         impl Registers for $t {
             type V<S: Simd> = S::$v;
 
@@ -51,6 +69,36 @@ macro_rules! lanes {
             fn mul_add<S: Simd>(simd: S, a: S::$v, b: S::$v, c: S::$v) -> S::$v {
                 simd.$fma(a, b, c)
             }
+
+            #[inline(always)]
+            fn times<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
+                simd.$mul(a, b)
+            }
+
+            #[inline(always)]
+            fn plus<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
+                simd.$add(a, b)
+            }
+
+            #[inline(always)]
+            fn where_positive<S: Simd>(simd: S, x: S::$v, yes: S::$v, no: S::$v) -> S::$v {
+                simd.$select(simd.$greater(x, simd.$splat(0.)), yes, no)
+            }
+
+            #[inline(always)]
+            fn total<S: Simd>(simd: S, x: S::$v) -> $t {
+                simd.$sum(x)
+            }
+
+            #[inline(always)]
+            fn whole<S: Simd>(xs: &[$t]) -> &[S::$v] {
+                S::$whole(xs).0
+            }
+
+            #[inline(always)]
+            fn whole_mut<S: Simd>(xs: &mut [$t]) -> &mut [S::$v] {
+                S::$whole_mut(xs).0
+            }
         }
     };
 }
@@ -64,7 +112,12 @@ lanes!(
     mul_add_e_f32s,
     as_simd_f32s,
     as_mut_simd_f32s,
-    F32_LANES
+    F32_LANES,
+    mul_f32s,
+    add_f32s,
+    greater_than_f32s,
+    select_f32s,
+    reduce_sum_f32s
 );
 lanes!(
     f64,
@@ -75,5 +128,10 @@ lanes!(
     mul_add_e_f64s,
     as_simd_f64s,
     as_mut_simd_f64s,
-    F64_LANES
+    F64_LANES,
+    mul_f64s,
+    add_f64s,
+    greater_than_f64s,
+    select_f64s,
+    reduce_sum_f64s
 );

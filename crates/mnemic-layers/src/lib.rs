@@ -25,6 +25,7 @@ pub use mnemic_kernels::activation::relu;
 pub use mnemic_kernels::attention::{Bias, Mask, Relative, alibi_slopes};
 pub use mnemic_kernels::concat::concat;
 pub use mnemic_kernels::content::{Addressed, Content, content_attention};
+pub use mnemic_kernels::entity::{EntityScan, EntityWeights, entity_scan};
 pub use mnemic_kernels::rng::Philox;
 pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};
 pub use multi_head::{AttentionOptions, MultiHeadAttention, MultiHeadConfig};

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Sizes;
 use crate::error::{Error, Result, shown, unknown};
-use crate::memory::{dmn, dmn_plus, memn2n, memnn};
+use crate::memory::{dmn, dmn_plus, entnet, memn2n, memnn};
 use crate::recurrent::lstm_reader;
 use crate::story::{Phase, StoryBatch, StoryModel, StoryOutput};
 
@@ -26,7 +26,7 @@ trait Architecture {
     fn parameters(&self) -> u128;
     fn words(&self) -> usize;
     fn memory(&self) -> usize;
-    /// The longest sentence and the width of the table of position weights, which is made and not loaded.
+    /// The longest sentence and the width of the table of position weights that is made and not loaded, 0 where there is none.
     fn positions(&self) -> Option<(usize, usize)>;
     fn make(&self, vb: VarBuilder<'_>) -> candle_core::Result<AnyStoryModel>;
     fn keys(&self) -> serde_json::Result<Value>;
@@ -137,6 +137,7 @@ architectures! {
     "memnn" MemNN in memnn, |_| None, "Strongly supervised memory network.";
     "dmn" Dmn in dmn, |_| None, "Dynamic memory network.";
     "dmn-plus" DmnPlus in dmn_plus, |c| Some((c.sentence_len, c.hidden_size)), "Improved dynamic memory network.";
+    "entnet" EntNet in entnet, |c| Some((c.sentence_len, 0)), "Recurrent entity network.";
     "lstm" LstmReader in lstm_reader, |_| None, "LSTM baseline.";
 }
 

@@ -14,13 +14,16 @@ fn overridden(architecture: &str, preset: &str, changes: Value) -> Result<ModelC
 
 #[test]
 fn every_preset_is_made_by_name_and_goes_through_json() {
-    assert_eq!(ModelConfig::architectures(), ["memn2n", "memnn", "dmn", "dmn-plus", "lstm"]);
+    assert_eq!(
+        ModelConfig::architectures(),
+        ["memn2n", "memnn", "dmn", "dmn-plus", "entnet", "lstm"]
+    );
     for architecture in ModelConfig::architectures() {
         for preset in ModelConfig::presets(architecture).unwrap() {
             let config = ModelConfig::preset(architecture, preset, SIZES).unwrap();
             assert_eq!(config.architecture(), architecture);
             assert_eq!((config.vocab_size(), config.memory_size()), (VOCAB, 9));
-            let limited = ["memn2n", "dmn-plus"].contains(&architecture);
+            let limited = ["memn2n", "dmn-plus", "entnet"].contains(&architecture);
             assert_eq!(config.sentence_len(), limited.then_some(5));
             let text = serde_json::to_string(&config).unwrap();
             assert!(text.contains(&format!("\"model_type\":\"{architecture}\"")));
@@ -35,7 +38,7 @@ fn wrong_names_are_answered_with_the_known_ones() {
     let text = |r: Result<ModelConfig>| r.unwrap_err().to_string();
     let error = text(ModelConfig::preset("dmn_plus", "dmn_plus", SIZES));
     assert!(error.contains("unknown architecture `dmn_plus`, did you mean `dmn-plus`?"));
-    assert!(error.contains("known: memn2n, memnn, dmn, dmn-plus, lstm"));
+    assert!(error.contains("known: memn2n, memnn, dmn, dmn-plus, entnet, lstm"));
     let error = text(ModelConfig::preset("dmn-plus", "dmn1", SIZES));
     assert!(error.contains("dmn-plus preset: unknown preset `dmn1`"), "{error}");
     assert!(error.contains("known: dmn2, dmn3, dmn_plus"), "{error}");

@@ -2,5 +2,6 @@
 
 pub mod dmn;
 pub mod dmn_plus;
+pub mod entnet;
 pub mod memn2n;
 pub mod memnn;

@@ -106,7 +106,10 @@ impl BabiModel {
     }
 
     fn gate(&self) -> Gate {
-        if self.config.architecture() == "dmn" { Gate::Sigmoid } else { Gate::Softmax }
+        match self.config.architecture() {
+            "dmn" | "entnet" => Gate::Sigmoid,
+            _ => Gate::Softmax,
+        }
     }
 }
 
