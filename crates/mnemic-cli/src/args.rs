@@ -128,13 +128,18 @@ pub(crate) struct AskArgs {
 #[command(after_help = "\
 Examples:
   mnemic inspect runs/demo --html attention.html
-  mnemic inspect runs/demo --html errors.html --wrong --examples 20")]
+  mnemic inspect runs/demo --html errors.html --wrong --examples 20
+  mnemic inspect runs/demo --card pictures --examples 3")]
 pub(crate) struct InspectArgs {
     /// A run's or a model's folder
     pub(crate) run: PathBuf,
     /// The page to write
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "card")]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the learning curve and each example as a picture into a folder, for a model card, and print what the model gets
+    /// wrong
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) card: Option<PathBuf>,
     /// The number of test examples to show
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(crate) examples: usize,

@@ -68,7 +68,8 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
         traces.push(trace);
     }
     let html = args.run.join("attention.html");
-    output::write_page(&html, &attention_page(&model, &result.tests, &traces)?)?;
+    let curve = babi::learning_curve(&args.run)?;
+    output::write_page(&html, &attention_page(&model, &result.tests, &traces, Some(&curve))?)?;
     eprintln!("ask it yourself: mnemic ask {}", args.run.display());
     Ok(ExitCode::SUCCESS)
 }

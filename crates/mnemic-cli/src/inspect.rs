@@ -1,10 +1,11 @@
 //! `mnemic inspect`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use mnemic_tasks::babi::{BabiData, BabiModel, TestResult};
-use mnemic_tasks::pictures::{Facts, QaTrace, Section, page};
+use mnemic_tasks::babi::{BabiData, BabiModel, Confusion, TestResult, confusions, learning_curve};
+use mnemic_tasks::pictures::{Curve, Facts, QaTrace, Section, curve_svg, page, svg};
 
 use crate::args::InspectArgs;
 use crate::output;
@@ -35,10 +36,44 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode> {
     if traces.is_empty() {
         bail!("no test example from {} on fits", args.from);
     }
-    let tests = model.test(args.data.as_deref())?;
-    let html = attention_page(&model, &tests, &traces)?;
-    output::write_page(&args.html, &html)?;
+    // A model's folder alone has no learning curve.
+    let curve = learning_curve(&args.run).ok();
+    if let Some(path) = &args.html {
+        let tests = model.test(args.data.as_deref())?;
+        let html = attention_page(&model, &tests, &traces, curve.as_ref())?;
+        output::write_page(path, &html)?;
+    }
+    if let Some(folder) = &args.card {
+        card(folder, &traces, curve.as_ref())?;
+        output::print(&wrong(&confusions(&model, &data)?))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Pictures for a model card.
+fn card(folder: &Path, traces: &[QaTrace], curve: Option<&Curve>) -> Result<()> {
+    if let Some(picture) = curve.and_then(curve_svg) {
+        output::write_page(&folder.join("learning-curve.svg"), &picture)?;
+    }
+    for (i, trace) in traces.iter().enumerate() {
+        output::write_page(&folder.join(format!("example-{}.svg", i + 1)), &svg(trace)?)?;
+    }
+    Ok(())
+}
+
+/// Wrong answers as a table in Markdown.
+fn wrong(confusions: &[Confusion]) -> String {
+    if confusions.is_empty() {
+        return "No test question is answered wrongly.".to_string();
+    }
+    let mut out = String::from(
+        "| task | expected | said | times | first example |\n| --- | --- | --- | ---: | ---: |\n",
+    );
+    for c in confusions {
+        let (task, count, first) = (c.task, c.count, c.first);
+        out.push_str(&format!("| {task} | {} | {} | {count} | {first} |\n", c.expected, c.said));
+    }
+    out
 }
 
 /// The page of a trained model: facts, then the examples.
@@ -46,6 +81,7 @@ pub(crate) fn attention_page(
     model: &BabiModel,
     tests: &[TestResult],
     traces: &[QaTrace],
+    curve: Option<&Curve>,
 ) -> Result<String> {
     let recipe = &model.recipe;
     let mut rows = vec![
@@ -59,5 +95,7 @@ pub(crate) fn attention_page(
     rows.push(("seed".to_string(), recipe.train.seed.to_string()));
     let facts = Section::from(Facts { title: "The run".to_string(), rows });
     let title = format!("What {} attended to", recipe.name);
-    Ok(page(&title, &recipe.description, traces, &[facts])?)
+    let curve = curve.cloned().map(Section::from);
+    let sections: Vec<Section> = std::iter::once(facts).chain(curve).collect();
+    Ok(page(&title, &recipe.description, traces, &sections)?)
 }

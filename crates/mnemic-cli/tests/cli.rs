@@ -99,6 +99,15 @@ fn train_eval_ask_inspect() {
     succeed(&folder, &["inspect", "run", "--html", "page/attention.html", "--examples", "3"]);
     let page = std::fs::read_to_string(folder.join("page/attention.html")).unwrap();
     assert!(page.contains("</html>") && !page.contains("http://") && page.contains("pass 1"));
+    assert!(page.contains("wrong answers (%)"), "the learning curve is missing");
+
+    let wrong = succeed(&folder, &["inspect", "run", "--card", "card", "--examples", "1"]);
+    assert!(wrong.contains("| expected |") || wrong.contains("No test question"), "{wrong}");
+    for picture in ["learning-curve.svg", "example-1.svg"] {
+        let picture = std::fs::read_to_string(folder.join("card").join(picture)).unwrap();
+        assert!(picture.starts_with("<svg xmlns=") && picture.ends_with("</svg>\n"));
+    }
+    assert!(fail(&folder, &["inspect", "run"]).contains("--html"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ macro_rules! put {
     }};
 }
 
+mod chart;
 mod colour;
 mod error;
 mod file;
@@ -22,6 +23,7 @@ mod terminal_map;
 mod text;
 mod trace;
 
+pub use chart::curve_svg;
 pub use error::{Error, Result};
 pub use file::TraceFile;
 pub(crate) use file::{FORMAT, VERSION};

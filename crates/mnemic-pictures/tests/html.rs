@@ -4,7 +4,8 @@ mod common;
 
 use common::{long, pass, small};
 use mnemic_pictures::{
-    Curve, Error, Facts, Gate, HeatMap, PassTrace, QaTrace, Scale, Section, Series, page, svg,
+    Curve, Error, Facts, Gate, HeatMap, PassTrace, QaTrace, Scale, Section, Series, curve_svg,
+    page, svg,
 };
 
 const HOSTILE: &str = "<script>alert('x')</script>\"&\u{1b}";
@@ -108,6 +109,13 @@ fn hostile_text_is_escaped() {
     assert!(!html.contains("<script"));
     assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;\u{fffd}"));
     check_markup(&html);
+    for section in sections() {
+        if let Section::Curve(curve) = section
+            && let Some(picture) = curve_svg(&curve)
+        {
+            check_markup(&picture);
+        }
+    }
     let picture = svg(&hostile()).unwrap();
     assert!(!picture.contains("<script"));
     check_markup(&picture);

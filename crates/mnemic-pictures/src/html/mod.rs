@@ -1,9 +1,9 @@
 //! Self-contained HTML pages.
 
-mod chart;
 mod map;
 mod trace;
 
+use crate::chart;
 use crate::colour::{self, LEVELS, Mode, Ramp};
 use crate::text::escape;
 use crate::{Facts, QaTrace, Result, Section};

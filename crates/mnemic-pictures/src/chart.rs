@@ -1,4 +1,4 @@
-//! Line charts of a page.
+//! Line charts, on a page and alone.
 
 use crate::number;
 use crate::text::{clean, escape, shorten};
@@ -90,41 +90,87 @@ fn step(span: f64) -> f64 {
     nice.unwrap_or(10.0) * power
 }
 
+/// The colours of a picture that stands alone: those of a page on paper.
+const STYLE: &str = "text{font-size:11px;fill:#59626f}.axis,.name{font-size:12px;fill:#1a2029}\
+    .head{font-size:14px;font-weight:700;fill:#1a2029}\
+    .rule{stroke:#dfe2e6;fill:none}.base{stroke:#8a929d;fill:none}\
+    .line{fill:none;stroke-width:2;stroke-linejoin:round}circle{fill:#fdfdfb;stroke-width:1.6;stroke-dasharray:none!important}\
+    .s0{stroke:#0b5fa5}.s1{stroke:#b3470f;stroke-dasharray:7 4}.s2{stroke:#21733f;stroke-dasharray:2 3}\
+    .s3{stroke:#7b3fa0;stroke-dasharray:9 3 2 3}.s4{stroke:#4d5661;stroke-dasharray:14 4}\
+    .s5{stroke:#a8265f;stroke-dasharray:4 2 1 2}";
+/// Height of the heading of a picture that stands alone.
+const HEAD: f64 = 34.0;
+
+/// Draws a line chart as a standalone SVG picture on a light background, for a README or a slide; `None` where no point of it can
+/// be drawn.
+///
+/// ```
+/// use mnemic_pictures::{Curve, Series, curve_svg};
+/// let series = vec![Series { name: "train".into(), points: vec![(0.0, 2.9), (1.0, 0.8)] }];
+/// let svg = curve_svg(&Curve { title: "Training".into(), series, ..Curve::default() });
+/// assert!(svg.is_some_and(|svg| svg.starts_with("<svg xmlns=")));
+/// assert_eq!(curve_svg(&Curve::default()), None);
+/// ```
+pub fn curve_svg(curve: &Curve) -> Option<String> {
+    let (body, height) = drawing(curve)?;
+    let all = height + HEAD;
+    Some(format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {all}\" width=\"{WIDTH}\" \
+         height=\"{all}\" role=\"img\" font-family=\"system-ui,'Segoe UI',Helvetica,Arial,sans-serif\">\n\
+         <title>{}</title>\n<style>{STYLE}</style>\n\
+         <rect x=\".5\" y=\".5\" width=\"{}\" height=\"{}\" rx=\"6\" fill=\"#fdfdfb\" stroke=\"#dfe2e6\"/>\n\
+         <text class=\"head\" x=\"18\" y=\"24\">{}</text>\n\
+         <g transform=\"translate(0 {HEAD})\">\n{body}</g></svg>\n",
+        escape(&description(curve)),
+        WIDTH - 1.0,
+        all - 1.0,
+        escape(&curve.title),
+    ))
+}
+
 /// Draws a curve; `id` is unique on the page.
-pub(super) fn chart(curve: &Curve, id: usize, out: &mut String) {
+pub(crate) fn chart(curve: &Curve, id: usize, out: &mut String) {
     put!(out, "<section><h2>{}</h2>\n", escape(&curve.title));
-    let drawable =
-        |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite() && (!curve.log_y || p.1 > 0.0);
-    let points = || curve.series.iter().flat_map(|s| s.points.iter()).filter(drawable);
-    let height = (curve.series.len() as f64 * NAME_HEIGHT + 80.0).max(320.0);
-    let (left, right, top, bottom) = (MARGIN.0, WIDTH - MARGIN.1, MARGIN.2, height - MARGIN.3);
-    let x = Axis::new(points().map(|p| p.0), false, left, right);
-    let y = Axis::new(points().map(|p| p.1), curve.log_y, bottom, top);
-    let (Some(x), Some(y)) = (x, y.map(Axis::round)) else {
+    let Some((body, height)) = drawing(curve) else {
         out.push_str(
             "<p class=\"quiet\">The curve has no points that can be drawn.</p></section>\n",
         );
         return;
     };
     legend(&curve.series, out);
-    let names: Vec<&str> = curve.series.iter().map(|s| s.name.as_str()).collect();
     put!(
         out,
         "<div class=\"plot\">\
          <svg class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" role=\"img\" aria-labelledby=\"chart-{id}\">\
-         <title id=\"chart-{id}\">{}: {} over {}; lines: {}</title>\n",
-        escape(&curve.title),
-        escape(&curve.y_label),
-        escape(&curve.x_label),
-        escape(&names.join(", "))
+         <title id=\"chart-{id}\">{}</title>\n{body}</svg></div></section>\n",
+        escape(&description(curve)),
     );
-    frame(curve, &x, &y, height, out);
+}
+
+/// What the chart shows, in words.
+fn description(curve: &Curve) -> String {
+    let names: Vec<&str> = curve.series.iter().map(|s| s.name.as_str()).collect();
+    let (title, x, y) = (&curve.title, &curve.x_label, &curve.y_label);
+    format!("{title}: {y} over {x}; lines: {}", names.join(", "))
+}
+
+/// Axes, lines and their names, and the height; `None` where no point can be drawn.
+fn drawing(curve: &Curve) -> Option<(String, f64)> {
+    let drawable =
+        |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite() && (!curve.log_y || p.1 > 0.0);
+    let points = || curve.series.iter().flat_map(|s| s.points.iter()).filter(drawable);
+    let height = (curve.series.len() as f64 * NAME_HEIGHT + 80.0).max(320.0);
+    let (left, right, top, bottom) = (MARGIN.0, WIDTH - MARGIN.1, MARGIN.2, height - MARGIN.3);
+    let x = Axis::new(points().map(|p| p.0), false, left, right)?;
+    let y = Axis::new(points().map(|p| p.1), curve.log_y, bottom, top)?.round();
+    let mut out = String::new();
+    frame(curve, &x, &y, height, &mut out);
     for (n, series) in curve.series.iter().enumerate() {
-        line(series, n, &x, &y, out);
+        line(series, n, &x, &y, &mut out);
     }
-    line_names(&curve.series, &x, &y, (top, bottom), out);
-    out.push_str("</svg></div></section>\n");
+    line_names(&curve.series, &x, &y, (top, bottom), &mut out);
+    Some((out, height))
 }
 
 /// Names above the chart, shown on a phone in place of those at the ends of the lines.
