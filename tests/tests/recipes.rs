@@ -11,7 +11,7 @@ fn samples(file: &RecipeFile) -> Vec<usize> {
     let text = |r: &Recipe| {
         let mut table: toml::Table = toml::from_str(&r.to_toml().unwrap()).unwrap();
         table["data"]["tasks"] = toml::Value::Array(vec![]);
-        ["name", "paper"].map(|key| table.remove(key));
+        table.retain(|key, _| key != "name" && key != "paper");
         table
     };
     let first = text(&file.recipes[0]);

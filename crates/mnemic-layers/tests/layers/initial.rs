@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Init;
-use mnemic_layers::{Gru, Lstm, ParamStore, RecurrentConfig, RecurrentInit, init, linear};
+use mnemic_layers::{
+    AttentionGru, Gru, Lstm, ParamStore, RecurrentConfig, RecurrentInit, init, linear,
+};
 use mnemic_testing::{assert_close, check_gradients, waves};
 
 use crate::{check_layer, error, probe, store};

@@ -423,5 +423,5 @@ fn bad_input_is_named() {
     let message = error(Rnn::with_init(cfg, Nonlinearity::Tanh, forget, store(0).1));
     assert!(message.contains("rnn: a gate bias needs a layer with gates"), "{message}");
     let unbiased = RecurrentConfig { bias: false, ..cfg };
-    assert!(error(Lstm::with_init(unbiased, forget, store(0).1)).contains("with biases"));
+    assert!(error(Lstm::with_init(unbiased, forget, store(0).1)).contains("gates and biases"));
 }
