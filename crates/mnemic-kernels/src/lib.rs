@@ -11,6 +11,7 @@ mod checks;
 pub mod concat;
 pub mod content;
 pub mod cross_entropy;
+pub mod cuda;
 pub mod cumulative;
 pub mod dropout;
 pub mod entity;

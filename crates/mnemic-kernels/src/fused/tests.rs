@@ -1,6 +1,7 @@
 use candle_core::{Device, Var};
 use mnemic_testing::{assert_close, check_gradients, waves};
 
+use super::graph::{VARIABLES, results};
 use super::*;
 
 /// From vectors `x_1 … x_n` of one length: their sum, `x_1 x_n`, and the sum of squares of `x_2`.

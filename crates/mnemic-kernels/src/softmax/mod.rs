@@ -7,6 +7,8 @@
 //! as all `-inf`, and it gets no gradient. A NaN or `+inf` at an unmasked place makes its row NaN.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,10 @@ pub fn softmax(xs: &Tensor) -> Result<Tensor> {
     check("softmax", xs)?;
     if fused::takes(&[xs]) {
         return fused::apply1(SoftmaxOp { kind: Kind::Softmax, mask: None }, &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::SoftmaxOp { kind: Kind::Softmax, mask: None }, &[xs]);
     }
     plain::softmax(xs)
 }
@@ -57,6 +63,11 @@ pub fn masked_softmax(xs: &Tensor, mask: &Tensor) -> Result<Tensor> {
         let mask = mask.to_dtype(DType::U8)?.flatten_all()?.to_vec1()?;
         return fused::apply1(SoftmaxOp { kind: Kind::Softmax, mask: Some(mask) }, &[xs]);
     }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) && mask.device().same_device(xs.device()) {
+        let mask = Some(mask.to_dtype(DType::U8)?.contiguous()?);
+        return crate::cuda::apply1(cuda::SoftmaxOp { kind: Kind::Softmax, mask }, &[xs]);
+    }
     plain::masked_softmax(xs, mask)
 }
 
@@ -75,6 +86,10 @@ pub fn log_softmax(xs: &Tensor) -> Result<Tensor> {
     check("log_softmax", xs)?;
     if fused::takes(&[xs]) {
         return fused::apply1(SoftmaxOp { kind: Kind::LogSoftmax, mask: None }, &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::SoftmaxOp { kind: Kind::LogSoftmax, mask: None }, &[xs]);
     }
     plain::log_softmax(xs)
 }

@@ -67,6 +67,29 @@ proptest! {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for shape in
+        [&[1usize] as &[usize], &[3, 1], &[2, 3, 63], &[5, 64], &[4, 65], &[3, 1000], &[2, 5000]]
+    {
+        let xs = [waves(shape, 1., 3., DType::F32)];
+        let mask = mask(shape);
+        for (name, fused, plain) in FUNCTIONS {
+            let test = format!("softmax::cuda {name} {shape:?}");
+            agree(&test, &xs, |x| Ok(vec![fused(&x[0])?]), |x| Ok(vec![plain(&x[0])?]));
+            agree_in_half(&test, 1, &xs, |x| Ok(vec![fused(&x[0])?]), |x| Ok(vec![plain(&x[0])?]));
+        }
+        agree(
+            &format!("softmax::cuda masked {shape:?}"),
+            &xs,
+            |x| Ok(vec![masked_softmax(&x[0], &mask.to_device(x[0].device())?)?]),
+            |x| Ok(vec![plain::masked_softmax(&x[0], &mask)?]),
+        );
+    }
+}
+
 #[test]
 fn gradients() {
     let xs = waves(&[3, 7], 1., 2., DType::F64);

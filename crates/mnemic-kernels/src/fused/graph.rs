@@ -1,17 +1,4 @@
-//! Fused operations with any number of operands and results, as candle operations.
-//!
-//! A candle `CustomOp` has at most three operands and one result; packing more into one tensor would copy them, and cutting
-//! the result up would fill the backward pass with zeros. So the values are computed first, and the graph is then made of:
-//!
-//! - a chain of scalar *tokens* that hold the edges to the operands, two or three each;
-//! - one node for every result, on top of the last token. Its backward pass lays its gradient aside.
-//!
-//! candle visits a node after all nodes that use it. So when the last token is reached, the gradients of all results in use have
-//! been laid aside; it computes those of the operands, and the tokens below hand theirs on.
-//!
-//! candle makes a tensor of zeros and an addition for the gradient of every edge. An edge to the result of another fused
-//! operation is therefore drawn to that one's token instead, a scalar, and the gradient is laid aside there directly. [`backward`]
-//! does the same for variables.
+//! How fused operations stand in candle's graph; see the page of [`super`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,107 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::backprop::GradStore;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor,
-    TensorId, bail,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape,
+    Storage, Tensor, TensorId, bail,
 };
-
-use crate::real::{Real, slice};
-
-/// A contiguous operand.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'a, T> {
-    pub(crate) data: &'a [T],
-    pub(crate) dims: &'a [usize],
-}
-
-/// A result: its numbers, row-major, and its shape.
-pub(crate) type Array<T> = (Vec<T>, Vec<usize>);
-
-/// What a forward pass gives: its results, and what the backward pass needs.
-pub(crate) type Results<T, S> = (Vec<Array<T>>, S);
-
-/// What the backward pass of an operation is given.
-pub(crate) struct Backward<'a, T, S> {
-    pub(crate) inputs: &'a [View<'a, T>],
-    pub(crate) outputs: &'a [View<'a, T>],
-    pub(crate) saved: &'a S,
-    /// The gradients of the results; `None` for one that the loss does not depend on.
-    pub(crate) grads: &'a [Option<View<'a, T>>],
-    /// Which operands need a gradient.
-    pub(crate) wanted: &'a [bool],
-}
-
-/// An operation in 32 and 64 bits with a backward pass. Half precision is computed in 32 bits.
-pub(crate) trait FusedOp: Send + Sync + 'static {
-    const NAME: &'static str;
-    /// What the forward pass keeps for the backward pass, beside operands and results.
-    type Saved<T: Real>: Send + Sync;
-
-    /// The results, and what to keep. `grad` says whether a backward pass may follow; else nothing need be kept.
-    fn forward<T: Real>(
-        &self,
-        inputs: &[View<'_, T>],
-        grad: bool,
-    ) -> Result<Results<T, Self::Saved<T>>>;
-
-    /// A gradient, row-major, for each operand that is wanted; what stands at the others is not looked at.
-    fn backward<T: Real>(
-        &self,
-        pass: Backward<'_, T, Self::Saved<T>>,
-    ) -> Result<Vec<Option<Vec<T>>>>;
-}
-
-/// Whether the fused CPU path can take these operands: floats of one type on the CPU.
-pub(crate) fn takes(inputs: &[&Tensor]) -> bool {
-    let float = |d| matches!(d, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
-    inputs.iter().all(|t| t.device().is_cpu() && float(t.dtype()) && t.dtype() == inputs[0].dtype())
-}
-
-/// Runs `op` on CPU tensors and ties its results into the graph.
-pub(crate) fn apply<O: FusedOp>(op: O, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-    if !takes(inputs) {
-        let got: Vec<_> = inputs.iter().map(|t| (t.dtype(), t.device().location())).collect();
-        bail!("{}: expected floats of one type on the CPU, got {got:?}", O::NAME);
-    }
-    match inputs.first().map_or(DType::F32, |t| t.dtype()) {
-        DType::F64 => run::<O, f64>(op, inputs),
-        DType::F32 => run::<O, f32>(op, inputs),
-        half => {
-            let wide = inputs.iter().map(|t| t.to_dtype(DType::F32)).collect::<Result<Vec<_>>>()?;
-            let results = run::<O, f32>(op, &wide.iter().collect::<Vec<_>>())?;
-            results.iter().map(|t| t.to_dtype(half)).collect()
-        }
-    }
-}
-
-/// [`apply`] for an operation of one result.
-pub(crate) fn apply1<O: FusedOp>(op: O, inputs: &[&Tensor]) -> Result<Tensor> {
-    match apply(op, inputs)?.into_iter().next() {
-        Some(result) => Ok(result),
-        None => bail!("{}: internal error: no result", O::NAME),
-    }
-}
-
-fn run<O: FusedOp, T: Real>(op: O, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-    let values = inputs.iter().map(|t| t.detach().contiguous()).collect::<Result<Vec<Tensor>>>()?;
-    let tracked: Vec<usize> = (0..inputs.len()).filter(|&i| inputs[i].track_op()).collect();
-    let (results, saved) =
-        with_views::<T, _>(&values, |views| op.forward(views, !tracked.is_empty()))??;
-    let Some(device) = inputs.first().map(|t| t.device()) else {
-        bail!("{}: internal error: no operand", O::NAME)
-    };
-    if tracked.is_empty() {
-        return results.into_iter().map(|(v, dims)| Tensor::from_vec(v, dims, device)).collect();
-    }
-    let wanted = inputs.iter().map(|t| t.track_op()).collect();
-    let state = Mutex::new(State {
-        outputs: vec![],
-        grads: vec![None; results.len()],
-        input_grads: vec![None; inputs.len()],
-    });
-    let call: Arc<dyn Call> = Arc::new(TypedCall::<O, T> { op, values, saved, wanted, state });
-    tie(&call, inputs, &tracked, results)
-}
 
 /// Where the gradient of an operand goes.
 #[derive(Clone)]
@@ -134,7 +23,7 @@ enum Target {
 }
 
 /// What a fused result stands on.
-struct Origin {
+pub(super) struct Origin {
     call: Arc<dyn Call>,
     index: usize,
     token: Tensor,
@@ -143,7 +32,7 @@ struct Origin {
 /// The results that are alive, by their id.
 static RESULTS: Mutex<Option<HashMap<TensorId, Origin>>> = Mutex::new(None);
 
-fn results<R>(f: impl FnOnce(&mut HashMap<TensorId, Origin>) -> R) -> R {
+pub(super) fn results<R>(f: impl FnOnce(&mut HashMap<TensorId, Origin>) -> R) -> R {
     f(RESULTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
@@ -159,12 +48,12 @@ fn edge(input: &Tensor) -> (Tensor, Target) {
     found.unwrap_or_else(|| (input.clone(), Target::Other))
 }
 
-/// Makes the nodes; see the module's page.
-fn tie<T: Real>(
+/// Makes the nodes of a call from the values of its results; see the module's page.
+pub(crate) fn tie(
     call: &Arc<dyn Call>,
     inputs: &[&Tensor],
     tracked: &[usize],
-    values: Vec<Array<T>>,
+    values: Vec<(Storage, Shape)>,
 ) -> Result<Vec<Tensor>> {
     // One edge to each token, one for every other operand.
     let mut edges: Vec<(Tensor, Option<usize>)> = Vec::with_capacity(tracked.len());
@@ -201,9 +90,9 @@ fn tie<T: Real>(
     }
     let Some(token) = token else { bail!("internal error: no token") };
     let mut outputs = Vec::with_capacity(values.len());
-    for (index, (v, dims)) in values.into_iter().enumerate() {
+    for (index, value) in values.into_iter().enumerate() {
         let key = Arc::new(Mutex::new(None));
-        let payload = Mutex::new(Some((T::storage(v), Shape::from(dims))));
+        let payload = Mutex::new(Some(value));
         let node =
             ResultNode { call: Arc::clone(call), index, payload, key: Key(Arc::clone(&key)) };
         let output = token.apply_op1(node)?;
@@ -229,7 +118,7 @@ impl Drop for Key {
 
 thread_local! {
     /// Gradients of variables while [`backward`] runs.
-    static VARIABLES: RefCell<Option<HashMap<TensorId, Tensor>>> = const { RefCell::new(None) };
+    pub(super) static VARIABLES: RefCell<Option<HashMap<TensorId, Tensor>>> = const { RefCell::new(None) };
 }
 
 /// `loss.backward()`, without the tensor of zeros and the addition that candle makes for every variable that a fused operation reads.
@@ -313,7 +202,7 @@ fn keep_variable(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
 }
 
 /// One use of an operation, without its types.
-trait Call: Send + Sync {
+pub(crate) trait Call: Send + Sync {
     fn name(&self) -> &'static str;
     fn state(&self) -> MutexGuard<'_, State>;
     /// Computes the gradients of the operands from those of the results.
@@ -321,14 +210,24 @@ trait Call: Send + Sync {
 }
 
 /// What changes while a graph is walked backwards.
-struct State {
+pub(crate) struct State {
     /// The results, cut from the graph: they share its memory but keep nothing of it alive.
     outputs: Vec<Tensor>,
     grads: Vec<Option<Tensor>>,
-    input_grads: Vec<Option<Tensor>>,
+    pub(crate) input_grads: Vec<Option<Tensor>>,
 }
 
 impl State {
+    pub(crate) fn new(results: usize, inputs: usize) -> Self {
+        Self { outputs: vec![], grads: vec![None; results], input_grads: vec![None; inputs] }
+    }
+
+    /// The results, and their gradients, which leave the state.
+    pub(crate) fn take(&mut self) -> (Vec<Tensor>, Vec<Option<Tensor>>) {
+        let empty = vec![None; self.grads.len()];
+        (self.outputs.clone(), std::mem::replace(&mut self.grads, empty))
+    }
+
     /// Adds to the gradient of a result.
     fn lay_aside(&mut self, index: usize, grad: &Tensor) -> Result<()> {
         let sum = match &self.grads[index] {
@@ -338,71 +237,6 @@ impl State {
         self.grads[index] = Some(sum);
         Ok(())
     }
-}
-
-struct TypedCall<O: FusedOp, T: Real> {
-    op: O,
-    values: Vec<Tensor>,
-    saved: O::Saved<T>,
-    wanted: Vec<bool>,
-    state: Mutex<State>,
-}
-
-impl<O: FusedOp, T: Real> Call for TypedCall<O, T> {
-    fn name(&self) -> &'static str {
-        O::NAME
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn run_backward(&self) -> Result<()> {
-        let (outputs, grads) = {
-            let mut state = self.state();
-            let empty = vec![None; state.grads.len()];
-            (state.outputs.clone(), std::mem::replace(&mut state.grads, empty))
-        };
-        let given: Vec<Tensor> =
-            grads.iter().flatten().map(Tensor::contiguous).collect::<Result<_>>()?;
-        let results = with_views::<T, _>(&self.values, |inputs| {
-            with_views::<T, _>(&outputs, |outputs| {
-                with_views::<T, _>(&given, |given| {
-                    let mut given = given.iter().copied();
-                    let grads: Vec<_> =
-                        grads.iter().map(|g| g.as_ref().and_then(|_| given.next())).collect();
-                    self.op.backward(Backward {
-                        inputs,
-                        outputs,
-                        saved: &self.saved,
-                        grads: &grads,
-                        wanted: &self.wanted,
-                    })
-                })
-            })
-        })????;
-        let mut tensors = Vec::with_capacity(results.len());
-        for ((result, value), &wanted) in results.into_iter().zip(&self.values).zip(&self.wanted) {
-            tensors.push(match (wanted, result) {
-                (false, _) => None,
-                (true, Some(v)) => Some(Tensor::from_vec(v, value.shape(), value.device())?),
-                (true, None) => bail!("{}: internal error: a gradient is missing", O::NAME),
-            });
-        }
-        self.state().input_grads = tensors;
-        Ok(())
-    }
-}
-
-/// Calls `f` with the numbers of contiguous CPU tensors.
-fn with_views<T: Real, R>(tensors: &[Tensor], f: impl FnOnce(&[View<'_, T>]) -> R) -> Result<R> {
-    let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
-    let mut views = Vec::with_capacity(guards.len());
-    for ((storage, layout), tensor) in guards.iter().zip(tensors) {
-        let Storage::Cpu(storage) = &**storage else { bail!("internal error: not on the CPU") };
-        views.push(View { data: slice("fused", storage, layout)?, dims: tensor.dims() });
-    }
-    Ok(f(&views))
 }
 
 /// A scalar that stands for all results.
@@ -420,6 +254,14 @@ impl Token {
     fn value(&self) -> (CpuStorage, Shape) {
         // A float: candle passes no gradient through integers.
         (CpuStorage::F32(vec![0.]), Shape::from(()))
+    }
+
+    fn cuda_value(&self, beside: &CudaStorage) -> Result<(CudaStorage, Shape)> {
+        use candle_core::backend::{BackendDevice, BackendStorage};
+        let shape = Shape::from(());
+        // SAFETY: it is a number, and nobody reads it.
+        let storage = unsafe { beside.device().alloc_uninit(&shape, DType::F32)? };
+        Ok((storage, shape))
     }
 
     /// The gradients of the arguments, in their order.
@@ -454,10 +296,7 @@ impl Token {
     }
 }
 
-fn take_payload(
-    payload: &Mutex<Option<(CpuStorage, Shape)>>,
-    name: &str,
-) -> Result<(CpuStorage, Shape)> {
+fn take_payload(payload: &Mutex<Option<(Storage, Shape)>>, name: &str) -> Result<(Storage, Shape)> {
     match payload.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(value) => Ok(value),
         None => bail!("{name}: internal error: a result was taken twice"),
@@ -470,6 +309,9 @@ impl CustomOp1 for Token {
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok(self.value())
+    }
+    fn cuda_fwd(&self, s: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda_value(s)
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let [a, _, _] = self.gradients(grad)?;
@@ -489,6 +331,15 @@ impl CustomOp2 for Token {
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         Ok(self.value())
+    }
+    fn cuda_fwd(
+        &self,
+        s: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda_value(s)
     }
     fn bwd(
         &self,
@@ -517,6 +368,17 @@ impl CustomOp3 for Token {
     ) -> Result<(CpuStorage, Shape)> {
         Ok(self.value())
     }
+    fn cuda_fwd(
+        &self,
+        s: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda_value(s)
+    }
     fn bwd(
         &self,
         _: &Tensor,
@@ -534,7 +396,7 @@ impl CustomOp3 for Token {
 struct ResultNode {
     call: Arc<dyn Call>,
     index: usize,
-    payload: Mutex<Option<(CpuStorage, Shape)>>,
+    payload: Mutex<Option<(Storage, Shape)>>,
     #[allow(dead_code, reason = "acts when it is dropped")]
     key: Key,
 }
@@ -544,13 +406,20 @@ impl CustomOp1 for ResultNode {
         self.call.name()
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        take_payload(&self.payload, self.call.name())
+        match take_payload(&self.payload, self.call.name())? {
+            (Storage::Cpu(storage), shape) => Ok((storage, shape)),
+            _ => bail!("{}: internal error: a result is not on the CPU", self.call.name()),
+        }
+    }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        match take_payload(&self.payload, self.call.name())? {
+            (Storage::Cuda(storage), shape) => Ok((storage, shape)),
+            _ => bail!("{}: internal error: a result is not on the device", self.call.name()),
+        }
     }
     fn bwd(&self, token: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         self.call.state().lay_aside(self.index, grad)?;
-        Ok(Some(token.zeros_like()?))
+        // Any scalar will do: it only makes candle visit the token.
+        Ok(Some(token.detach()))
     }
 }
-
-#[cfg(test)]
-mod tests;

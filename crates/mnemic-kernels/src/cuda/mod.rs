@@ -1,0 +1,95 @@
+//! CUDA: opening a device, and what the CUDA paths of the operations have in common.
+//!
+//! With the feature `cuda`, every operation of this crate takes tensors on a CUDA device: through a kernel of its own where it has
+//! one, else through its plain twin. Kernels are compiled by `nvcc` when the crate is built (`NVCC`, `CUDA_HOME` or the `PATH`), for
+//! compute capability 8.0 and later. They add up in fixed orders and without atomic operations: repeated runs give the same bits.
+//!
+//! The feature `cuda-emulation` compiles the same kernels with a C++ compiler and runs them on the CPU, for tests where there is no
+//! GPU. It is slow and of no other use.
+
+#[cfg(cuda_path)]
+mod launch;
+#[cfg(cuda_path)]
+mod memory;
+#[cfg(cuda_path)]
+mod op;
+#[cfg(all(test, cuda_path))]
+pub(crate) mod tests;
+
+use candle_core::{Device, Result, bail};
+
+#[cfg(cuda_path)]
+pub(crate) use launch::{Launch, suffix};
+#[cfg(cuda_path)]
+#[allow(unused_imports, reason = "for the operations")]
+pub(crate) use memory::{empty, empty_like, numbers, zeros};
+#[cfg(cuda_path)]
+#[allow(unused_imports, reason = "for the operations")]
+pub(crate) use op::{DeviceOp, Pass, apply, apply1, takes};
+
+/// Opens CUDA device `ordinal` with one stream of its own, which all threads share, and without the events with which several
+/// streams would be kept in step: what this crate and candle do on the device happens in the order of the calls.
+///
+/// # Errors
+/// When the crate was built without the feature `cuda`, when CUDA's libraries or the device are missing.
+pub fn device(ordinal: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    {
+        if !libraries_present() {
+            bail!(
+                "CUDA device {ordinal}: libcuda, libcublas or libcurand is missing on this machine"
+            );
+        }
+        let device = Device::new_cuda_with_stream(ordinal)?;
+        if let Device::Cuda(cuda) = &device {
+            // SAFETY: one stream a device orders everything that is done on it.
+            unsafe { cuda.disable_event_tracking() };
+        }
+        Ok(device)
+    }
+    #[cfg(not(feature = "cuda"))]
+    bail!("CUDA device {ordinal}: this program was built without the feature `cuda`")
+}
+
+/// Whether the libraries that are opened at run time are there; where they are linked, the program would not have started.
+#[cfg(feature = "cuda")]
+fn libraries_present() -> bool {
+    #[cfg(feature = "dynamic-loading")]
+    {
+        use candle_core::cuda_backend::cudarc as c;
+        // SAFETY: they only try to open libraries.
+        unsafe {
+            c::driver::sys::is_culib_present()
+                && c::cublas::sys::is_culib_present()
+                && c::curand::sys::is_culib_present()
+        }
+    }
+    #[cfg(not(feature = "dynamic-loading"))]
+    true
+}
+
+#[cfg(cuda_path)]
+thread_local! {
+    static EMULATING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether CPU tensors go to the emulated kernels on this thread.
+pub(crate) fn emulating() -> bool {
+    #[cfg(cuda_path)]
+    return EMULATING.get();
+    #[cfg(not(cuda_path))]
+    false
+}
+
+/// Runs `f` with the CUDA paths on CPU tensors.
+#[cfg(all(test, cuda_path, feature = "cuda-emulation"))]
+pub(crate) fn emulated<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            EMULATING.set(self.0);
+        }
+    }
+    let _restore = Restore(EMULATING.replace(true));
+    f()
+}
