@@ -1,25 +1,71 @@
 //! How fused operations stand in candle's graph; see the page of [`super`].
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::backprop::GradStore;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape,
     Storage, Tensor, TensorId, bail,
 };
 
+use super::backward::hand_on;
+
 /// Where the gradient of an operand goes.
 #[derive(Clone)]
-enum Target {
-    /// To the operation that it is a result of.
-    Result(Arc<dyn Call>, usize),
+pub(super) enum Target {
+    /// To the operation that it is a result of, or a view of a result.
+    Result(Arc<dyn Call>, usize, View),
     /// Into the store of [`backward`] where that is running, else to candle.
     Variable(TensorId),
     /// To candle.
     Other,
+    /// Nowhere: no gradient is wanted.
+    None,
+}
+
+/// How an operand views a result of another operation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum View {
+    /// It is the result.
+    Whole,
+    /// The same numbers in the same order.
+    Reshaped(Shape),
+    /// The axes that the gradient is to be permuted by first.
+    Permuted(Vec<usize>, Shape),
+}
+
+impl View {
+    /// What `input`, which shares its numbers with a result of this shape, is to it; `None` for other views.
+    fn of(input: &Tensor, shape: &Shape) -> Option<View> {
+        if input.elem_count() != shape.elem_count() || input.layout().start_offset() != 0 {
+            return None;
+        }
+        if input.is_contiguous() {
+            return Some(View::Reshaped(shape.clone()));
+        }
+        // The axes in the order in which their numbers lie in memory.
+        let mut axes: Vec<usize> = (0..input.rank()).collect();
+        axes.sort_by_key(|&axis| std::cmp::Reverse(input.stride()[axis]));
+        let mut stride = 1;
+        for &axis in axes.iter().rev() {
+            if input.dims()[axis] != 1 && input.stride()[axis] != stride {
+                return None;
+            }
+            stride *= input.dims()[axis];
+        }
+        Some(View::Permuted(axes, shape.clone()))
+    }
+
+    /// The gradient of the result.
+    pub(super) fn undo(&self, grad: &Tensor) -> Result<Tensor> {
+        match self {
+            View::Whole => Ok(grad.clone()),
+            View::Reshaped(shape) => grad.contiguous()?.reshape(shape),
+            View::Permuted(axes, shape) => {
+                grad.permute(axes.as_slice())?.contiguous()?.reshape(shape)
+            }
+        }
+    }
 }
 
 /// What a fused result stands on.
@@ -27,23 +73,65 @@ pub(super) struct Origin {
     call: Arc<dyn Call>,
     index: usize,
     token: Tensor,
+    shape: Shape,
+    /// Where its numbers are.
+    address: usize,
 }
 
-/// The results that are alive, by their id.
-static RESULTS: Mutex<Option<HashMap<TensorId, Origin>>> = Mutex::new(None);
+/// The results that are alive, by their id and by where their numbers are.
+#[derive(Default)]
+pub(super) struct Alive {
+    by_id: HashMap<TensorId, Origin>,
+    by_address: HashMap<usize, TensorId>,
+}
 
-pub(super) fn results<R>(f: impl FnOnce(&mut HashMap<TensorId, Origin>) -> R) -> R {
+impl Alive {
+    fn insert(&mut self, id: TensorId, origin: Origin) {
+        self.by_address.insert(origin.address, id);
+        self.by_id.insert(id, origin);
+    }
+
+    fn remove(&mut self, id: TensorId) -> Option<Origin> {
+        let origin = self.by_id.remove(&id)?;
+        if self.by_address.get(&origin.address) == Some(&id) {
+            self.by_address.remove(&origin.address);
+        }
+        Some(origin)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has(&self, id: TensorId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+}
+
+static RESULTS: Mutex<Option<Alive>> = Mutex::new(None);
+
+pub(super) fn results<R>(f: impl FnOnce(&mut Alive) -> R) -> R {
     f(RESULTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
-/// The tensor to draw the edge to, and where the gradient goes.
-fn edge(input: &Tensor) -> (Tensor, Target) {
+fn address(t: &Tensor) -> usize {
+    let (storage, _) = t.storage_and_layout();
+    std::ptr::from_ref::<Storage>(&storage).addr()
+}
+
+/// The tensor to draw the edge to, and where the gradient goes. What is tracked and shares the numbers of a result stands on it
+/// through views alone: candle copies for everything else.
+pub(super) fn edge(input: &Tensor) -> (Tensor, Target) {
     if input.is_variable() {
         return (input.clone(), Target::Variable(input.id()));
     }
+    let address = address(input);
     let found = results(|all| {
-        all.get(&input.id())
-            .map(|o| (o.token.clone(), Target::Result(Arc::clone(&o.call), o.index)))
+        let to = |o: &Origin, view| {
+            (o.token.clone(), Target::Result(Arc::clone(&o.call), o.index, view))
+        };
+        if let Some(origin) = all.by_id.get(&input.id()) {
+            return Some(to(origin, View::Whole));
+        }
+        let origin = all.by_id.get(all.by_address.get(&address)?)?;
+        Some(to(origin, View::of(input, &origin.shape)?))
     });
     found.unwrap_or_else(|| (input.clone(), Target::Other))
 }
@@ -57,7 +145,7 @@ pub(crate) fn tie(
 ) -> Result<Vec<Tensor>> {
     // One edge to each token, one for every other operand.
     let mut edges: Vec<(Tensor, Option<usize>)> = Vec::with_capacity(tracked.len());
-    let mut targets = vec![Target::Other; inputs.len()];
+    let mut targets = vec![Target::None; inputs.len()];
     for &i in tracked {
         let (tensor, target) = edge(inputs[i]);
         let fused = matches!(target, Target::Result(..));
@@ -66,7 +154,7 @@ pub(crate) fn tie(
             edges.push((tensor, (!fused).then_some(i)));
         }
     }
-    let mut targets = Some(targets);
+    call.state().targets = targets.into();
     let mut rest = edges.as_slice();
     let mut token: Option<Tensor> = None;
     while !rest.is_empty() {
@@ -77,7 +165,7 @@ pub(crate) fn tie(
             call: Arc::clone(call),
             operands: now.iter().map(|(_, input)| *input).collect(),
             above: token.is_some(),
-            targets: if rest.is_empty() { targets.take() } else { None },
+            last: rest.is_empty(),
         };
         let below = token.take();
         let args: Vec<&Tensor> = now.iter().map(|(tensor, _)| tensor).chain(&below).collect();
@@ -97,7 +185,8 @@ pub(crate) fn tie(
             ResultNode { call: Arc::clone(call), index, payload, key: Key(Arc::clone(&key)) };
         let output = token.apply_op1(node)?;
         *key.lock().unwrap_or_else(PoisonError::into_inner) = Some(output.id());
-        let origin = Origin { call: Arc::clone(call), index, token: token.clone() };
+        let (shape, address) = (output.shape().clone(), address(&output));
+        let origin = Origin { call: Arc::clone(call), index, token: token.clone(), shape, address };
         results(|all| all.insert(output.id(), origin));
         outputs.push(output);
     }
@@ -112,93 +201,8 @@ impl Drop for Key {
     fn drop(&mut self) {
         let id = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Dropped after the lock is free: it may be the last that holds other results.
-        let _origin = id.and_then(|id| results(|all| all.remove(&id)));
+        let _origin = id.and_then(|id| results(|all| all.remove(id)));
     }
-}
-
-thread_local! {
-    /// Gradients of variables while [`backward`] runs.
-    pub(super) static VARIABLES: RefCell<Option<HashMap<TensorId, Tensor>>> = const { RefCell::new(None) };
-}
-
-/// `loss.backward()`, without the tensor of zeros and the addition that candle makes for every variable that a fused operation reads.
-/// The gradients are the same.
-///
-/// ```
-/// use candle_core::{Device, Tensor, Var};
-/// let x = Var::new(&[1f32, 2.], &Device::Cpu)?;
-/// let loss = mnemic_kernels::activation::relu(&x)?.sum_all()?;
-/// assert_eq!(mnemic_kernels::backward(&loss)?.get(&x).unwrap().to_vec1::<f32>()?, [1., 1.]);
-/// # Ok::<(), candle_core::Error>(())
-/// ```
-///
-/// # Errors
-/// Those of the operations.
-pub fn backward(loss: &Tensor) -> Result<GradStore> {
-    struct Restore(Option<HashMap<TensorId, Tensor>>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            VARIABLES.set(self.0.take());
-        }
-    }
-    let _restore = Restore(VARIABLES.replace(Some(HashMap::new())));
-    let mut store = loss.backward()?;
-    for (id, grad) in VARIABLES.take().unwrap_or_default() {
-        let grad = match store.get_id(id) {
-            Some(other) => other.add(&grad)?,
-            None => grad,
-        };
-        store.insert_id(id, grad);
-    }
-    Ok(store)
-}
-
-/// [`backward`] from a given gradient of `output`, a tensor of its shape, as PyTorch's `output.backward(gradient)`.
-///
-/// ```
-/// use candle_core::{Device, Tensor, Var};
-/// let x = Var::new(&[1f32, -2.], &Device::Cpu)?;
-/// let y = mnemic_kernels::activation::relu(&x)?;
-/// let grads = mnemic_kernels::backward_from(&y, &Tensor::new(&[3f32, 4.], &Device::Cpu)?)?;
-/// assert_eq!(grads.get(&x).unwrap().to_vec1::<f32>()?, [3., 0.]);
-/// # Ok::<(), candle_core::Error>(())
-/// ```
-///
-/// # Errors
-/// When shapes or types differ, and those of the operations.
-pub fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
-    if output.dims() != gradient.dims() || output.dtype() != gradient.dtype() {
-        let (shape, dtype) = (gradient.dims(), gradient.dtype());
-        bail!(
-            "backward_from: expected a gradient {:?} of {:?}, got {shape:?} of {dtype:?}",
-            output.dims(),
-            output.dtype()
-        );
-    }
-    match edge(output) {
-        (token, Target::Result(call, index)) => {
-            call.state().lay_aside(index, gradient)?;
-            backward(&token)
-        }
-        _ => backward(&(output * gradient)?.sum_all()?),
-    }
-}
-
-/// Adds to the gradients of variables, if [`backward`] runs; else gives the gradient back.
-fn keep_variable(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
-    VARIABLES.with_borrow_mut(|all| {
-        let Some(all) = all else { return Ok(Some(grad)) };
-        match all.entry(id) {
-            Entry::Vacant(entry) => {
-                entry.insert(grad);
-            }
-            Entry::Occupied(mut entry) => {
-                let sum = entry.get().add(&grad)?;
-                entry.insert(sum);
-            }
-        }
-        Ok(None)
-    })
 }
 
 /// One use of an operation, without its types.
@@ -215,11 +219,17 @@ pub(crate) struct State {
     outputs: Vec<Tensor>,
     grads: Vec<Option<Tensor>>,
     pub(crate) input_grads: Vec<Option<Tensor>>,
+    pub(super) targets: Arc<[Target]>,
 }
 
 impl State {
     pub(crate) fn new(results: usize, inputs: usize) -> Self {
-        Self { outputs: vec![], grads: vec![None; results], input_grads: vec![None; inputs] }
+        Self {
+            outputs: vec![],
+            grads: vec![None; results],
+            input_grads: vec![None; inputs],
+            targets: Arc::new([]),
+        }
     }
 
     /// The results, and their gradients, which leave the state.
@@ -229,7 +239,7 @@ impl State {
     }
 
     /// Adds to the gradient of a result.
-    fn lay_aside(&mut self, index: usize, grad: &Tensor) -> Result<()> {
+    pub(super) fn lay_aside(&mut self, index: usize, grad: &Tensor) -> Result<()> {
         let sum = match &self.grads[index] {
             Some(other) => other.add(grad)?,
             None => grad.clone(),
@@ -246,8 +256,8 @@ struct Token {
     operands: Vec<Option<usize>>,
     /// Whether it stands on another token, its last argument.
     above: bool,
-    /// The last token, on which the results stand, knows where the operands' gradients go.
-    targets: Option<Vec<Target>>,
+    /// Whether the results stand on it: then it is reached first, and computes the gradients.
+    last: bool,
 }
 
 impl Token {
@@ -266,20 +276,9 @@ impl Token {
 
     /// The gradients of the arguments, in their order.
     fn gradients(&self, token_grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        if let Some(targets) = &self.targets {
+        if self.last {
             self.call.run_backward()?;
-            for (i, target) in targets.iter().enumerate() {
-                let Some(grad) = self.call.state().input_grads[i].take() else { continue };
-                let kept = match target {
-                    Target::Result(call, index) => {
-                        call.state().lay_aside(*index, &grad)?;
-                        None
-                    }
-                    Target::Variable(id) => keep_variable(*id, grad)?,
-                    Target::Other => Some(grad),
-                };
-                self.call.state().input_grads[i] = kept;
-            }
+            hand_on(self.call.as_ref())?;
         }
         let mut state = self.call.state();
         let mut all = [None, None, None];

@@ -11,8 +11,9 @@
 //!
 //! candle makes a tensor of zeros and an addition for the gradient of every edge. An edge to the result of another fused
 //! operation is therefore drawn to that one's token instead, a scalar, and the gradient is laid aside there directly. [`backward`]
-//! does the same for variables.
+//! does the same for variables, and where all operations are fused it walks from call to call without candle.
 
+mod backward;
 mod graph;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +22,8 @@ use candle_core::{DType, Result, Shape, Storage, Tensor, bail};
 
 use crate::cuda;
 use crate::real::{Real, slice};
+pub use backward::{backward, backward_from};
 pub(crate) use graph::{Call, State, tie};
-pub use graph::{backward, backward_from};
 
 /// A contiguous operand.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,8 @@
 use candle_core::{Device, Var};
 use mnemic_testing::{assert_close, check_gradients, waves};
 
-use super::graph::{VARIABLES, results};
+use super::backward::VARIABLES;
+use super::graph::results;
 use super::*;
 
 /// From vectors `x_1 … x_n` of one length: their sum, `x_1 x_n`, and the sum of squares of `x_2`.
@@ -122,13 +123,70 @@ fn a_given_gradient_of_the_output() {
     assert!(error.contains("expected a gradient [3] of F64, got []"), "{error}");
 }
 
+/// A graph of fused operations alone is walked without candle, through reshaped and permuted results too; one operation of candle
+/// in it, and candle walks. Both give the same.
+#[test]
+fn views_of_results_and_the_walk_without_candle() {
+    let v: Vec<Var> =
+        (0..2).map(|k| Var::from_tensor(&waves(&[6], k as f64, 1., DType::F64)).unwrap()).collect();
+    let loss = |between: fn(&Tensor) -> Tensor| {
+        let y = apply(Toy, &[&v[0], &v[1]]).unwrap();
+        let grid = y[0].reshape((2, 3)).unwrap();
+        let turned = between(&grid.t().unwrap()).contiguous().unwrap().flatten_all().unwrap();
+        // One view that only a copy can read, one that shares the numbers.
+        let z = apply(Toy, &[&y[1].reshape((6,)).unwrap(), &turned]).unwrap();
+        apply(Toy, &[&z[0], &z[1]]).unwrap()[2].clone()
+    };
+    let fused = loss(Tensor::clone);
+    let plain = loss(|t| (t * 1.0000000001).unwrap());
+    let grads = [backward(&fused), backward(&plain), fused.backward()].map(Result::unwrap);
+    for v in &v {
+        for other in &grads[1..] {
+            let (a, b) = (grads[0].get(v).unwrap(), other.get(v).unwrap());
+            assert_close("views", a, b, 1e-7, 1e-7);
+        }
+    }
+    assert_eq!(grads[0].get_ids().count(), 2);
+}
+
+#[test]
+fn permuted_operands_hand_their_gradient_back() {
+    let v = Var::from_tensor(&waves(&[12], 0., 1., DType::F64)).unwrap();
+    let probe = waves(&[12], 3., 1., DType::F64);
+    let square = |x: &Tensor| apply(Toy, &[x, x, &probe]).unwrap()[2].clone();
+    let y = apply(Toy, &[&v, &probe]).unwrap()[1].clone();
+    // The operation flattens its operands: it sees the permuted order.
+    let permuted = y.reshape((2, 3, 2)).unwrap().permute((2, 0, 1)).unwrap();
+    let loss = (square(&permuted) + square(&y).affine(0., 0.).unwrap()).unwrap();
+    let walked = backward(&square(&permuted)).unwrap();
+    let candle = loss.backward().unwrap();
+    assert_close("permuted", walked.get(&v).unwrap(), candle.get(&v).unwrap(), 1e-12, 1e-12);
+}
+
+#[test]
+fn a_chain_longer_than_candle_can_recurse() {
+    let v = Var::from_tensor(&waves(&[3], 0., 1., DType::F64)).unwrap();
+    let zero = Tensor::zeros(3, DType::F64, &Device::Cpu).unwrap();
+    let mut y = v.as_tensor().clone();
+    let mut all = vec![];
+    for _ in 0..20_000 {
+        y = apply(Toy, &[&y, &zero]).unwrap()[0].clone();
+        all.push(y.clone());
+    }
+    let grads = backward_from(&y, &Tensor::ones(3, DType::F64, &Device::Cpu).unwrap()).unwrap();
+    assert_eq!(grads.get(&v).unwrap().to_vec1::<f64>().unwrap(), [1.; 3]);
+    // From the end: what is dropped holds nothing else then.
+    drop(y);
+    while all.pop().is_some() {}
+}
+
 #[test]
 fn results_leave_the_list_when_they_are_dropped() {
     let v = Var::from_tensor(&vectors(1)[0]).unwrap();
     let y = apply(Toy, &[&v, &v]).unwrap();
     let z = apply(Toy, &[&y[0], &y[1]]).unwrap();
     let ids: Vec<_> = y.iter().chain(&z).map(Tensor::id).collect();
-    let alive = || results(|all| ids.iter().filter(|id| all.contains_key(id)).count());
+    let alive = || results(|all| ids.iter().filter(|id| all.has(**id)).count());
     assert_eq!(alive(), 6);
     drop(y);
     // Nobody can use them as operands any more, but their tokens live on in the graph of `z`.
