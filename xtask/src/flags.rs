@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::{bench, ci, demo, package, test, tidy};
+use crate::{bench, ci, demo, gpu, package, test, tidy};
 
 /// An option of a verb.
 struct Flag {
@@ -106,6 +106,19 @@ const VERBS: &[Verb] = &[
             "cargo xtask bench kernels --peers --filter gru,lstm --threads 1,2",
         ],
         run: bench::run,
+    },
+    Verb {
+        name: "gpu",
+        about: "build with CUDA and pack tests, benches and `mnemic` for a machine with a GPU",
+        details: gpu::help,
+        flags: &[Flag {
+            name: "--out",
+            value: Some("DIR"),
+            help: "the folder to pack into (default: target/gpu)",
+        }],
+        rest: Rest::None,
+        examples: &["cargo xtask gpu", "cargo xtask gpu --out /tmp/mnemic-gpu"],
+        run: gpu::run,
     },
     Verb {
         name: "ci",

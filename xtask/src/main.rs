@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod demo;
 mod flags;
+mod gpu;
 mod package;
 mod process;
 mod test;

@@ -2,7 +2,7 @@
 
 mod kernels;
 mod python;
-mod record;
+pub(crate) mod record;
 
 use std::fmt::Write as _;
 use std::path::Path;

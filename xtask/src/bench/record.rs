@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 /// Date, commit, compiler and processor: what every record begins with.
-pub(super) fn facts(root: &Path) -> [(&'static str, String); 4] {
+pub(crate) fn facts(root: &Path) -> [(&'static str, String); 4] {
     let git = |args: &[&str]| process::first_line(Command::new("git").current_dir(root).args(args));
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "none".into());
     let changed =
