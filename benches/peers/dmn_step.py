@@ -57,8 +57,8 @@ def make_batches(examples, size):
 
 
 def run_gru(gru, xs, lengths):
-    """Output and last state of a GRU; packs only where lengths differ."""
-    if bool((lengths == xs.shape[1]).all()):
+    """Output and last state of a GRU; packs only where lengths differ. No lengths: all are full."""
+    if lengths is None or bool((lengths == xs.shape[1]).all()):
         return gru(xs)
     packed = pack_padded_sequence(xs, lengths, batch_first=True, enforce_sorted=False)
     output, state = gru(packed)
@@ -94,13 +94,14 @@ class DmnPlus(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.uniform_(self.embedding.weight, -math.sqrt(3), math.sqrt(3))
 
-    def forward(self, story, lengths, question, asked):
+    def forward(self, story, lengths, question, asked, valid=None):
         sentences = (self.embedding(story) * self.position[: story.shape[2]]).sum(2)
         both, _ = run_gru(self.fusion, self.dropout(sentences), lengths)
         forward, backward = both.chunk(2, 2)
         facts = forward + backward
         q = run_gru(self.question, self.embedding(question), asked)[1][0]
-        valid = torch.arange(story.shape[1]) < lengths[:, None]
+        if valid is None:
+            valid = torch.arange(story.shape[1]) < lengths[:, None]
         m, qe = q, q[:, None]
         fq, dq = facts * qe, (facts - qe).abs()
         for layer in self.memory:

@@ -14,6 +14,8 @@ from dmn_step import DmnPlus
 
 SGD_RATE = 1e-3
 ADAM_RATE = 1e-3
+# Where parameters and inputs live.
+DEVICE = torch.device("cpu")
 
 
 # Numbers by formula, as in benches/src/data.rs.
@@ -36,12 +38,12 @@ def bits(start, count):
 def values(name, shape, scale, offset=0.0):
     numbers = bits(seed(name), math.prod(shape)).astype(np.float64)
     numbers = offset + (numbers / 2**31 - 1) * scale
-    return torch.from_numpy(numbers.astype(np.float32)).view(shape)
+    return torch.from_numpy(numbers.astype(np.float32)).view(shape).to(DEVICE)
 
 
 def ids(name, shape, low, high):
     numbers = low + bits(seed(name), math.prod(shape)) % np.uint32(high - low)
-    return torch.from_numpy(numbers.astype(np.int64)).view(shape)
+    return torch.from_numpy(numbers.astype(np.int64)).view(shape).to(DEVICE)
 
 
 def parameter(name, shape):
@@ -78,8 +80,13 @@ class Step:
         self.root = forward
         if mode == "compile":
             self.root = torch.compile(self.root)
+        self.graphs = mode == "reduce-overhead"
+        if self.graphs:
+            self.root = torch.compile(self.root, mode=mode)
 
     def backward(self):
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         for p in self.parameters + self.inputs:
             p.grad = None
         output = self.root()
@@ -95,7 +102,7 @@ class Step:
             self.optimizer.step()
 
     def check(self):
-        output = self.backward().detach()
+        output = self.backward().detach().clone()
         if isinstance(self.objective, torch.Tensor):
             output = (output.double() * self.objective.double()).sum()
         squares = [p.grad.double().square().sum() for p in self.parameters + self.inputs if p.grad is not None]
@@ -113,8 +120,8 @@ def train(mode, module, loss):
     return Step(mode, loss, parameters=parameters, optimizer=optimizer)
 
 
-def leaf(name, shape, scale):
-    return values(name, shape, scale).requires_grad_()
+def leaf(name, shape, scale, dtype=torch.float32):
+    return values(name, shape, scale).to(dtype).requires_grad_()
 
 
 # Recurrent networks.
@@ -134,10 +141,10 @@ def recurrent(kind, b, t, d, h, layers=1, bidirectional=False):
 # Attention.
 
 
-def attention(b, h, length, d, causal):
+def attention(b, h, length, d, causal, dtype=torch.float32):
     def make(mode):
-        q, k, v = (leaf(name, (b, h, length, d), 1.0) for name in "qkv")
-        gradient = values("gradient", (b, h, length, d), 1.0)
+        q, k, v = (leaf(name, (b, h, length, d), 1.0, dtype) for name in "qkv")
+        gradient = values("gradient", (b, h, length, d), 1.0).to(dtype)
         forward = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return Step(mode, forward, gradient, inputs=[q, k, v])
 
@@ -197,7 +204,7 @@ def pointer(b, n, h):
         net = fill(PointerNet(2, h))
         xs, targets = values("x", (b, n, 2), 1.0), ids("targets", (b, n), 0, n)
         chosen = xs.gather(1, targets[:, :-1, None].expand(-1, -1, 2))
-        previous = torch.cat([torch.zeros(b, 1, 2), chosen], 1)
+        previous = torch.cat([torch.zeros_like(xs[:, :1]), chosen], 1)
         return train(mode, net, lambda: F.cross_entropy(net(xs, previous).flatten(0, 1), targets.flatten()))
 
     return make
@@ -252,8 +259,9 @@ def dmn_plus(b, n, width, asked, v, h, passes):
         net = fill(DmnPlus(v, h, width, passes, 0.0), dmn_name)
         story, question = ids("story", (b, n, width), 1, v), ids("question", (b, asked), 1, v)
         answers = ids("answers", (b,), 1, v)
-        lengths, questions = torch.full((b,), n), torch.full((b,), asked)
-        return train(mode, net, lambda: F.cross_entropy(net(story, lengths, question, questions), answers))
+        # No padding: nothing to pack, nothing to mask.
+        valid = torch.ones(b, n, dtype=torch.bool)
+        return train(mode, net, lambda: F.cross_entropy(net(story, None, question, None, valid), answers))
 
     return make
 
@@ -280,6 +288,43 @@ def layer_norm(n, d):
     return make
 
 
+def rows(forward, dtype):
+    """An operation on 16384 rows of 4096 numbers; the gradient of its output is given."""
+
+    def make(mode):
+        shape = (16384, 4096)
+        xs = leaf("x", shape, 2.0, dtype)
+        return Step(mode, lambda: forward(xs), values("gradient", shape, 1.0).to(dtype), inputs=[xs])
+
+    return make
+
+
+def wide_layer_norm(dtype):
+    def make(mode):
+        weight, bias = torch.ones(4096, dtype=dtype), torch.zeros(4096, dtype=dtype)
+        return rows(lambda xs: F.layer_norm(xs, (4096,), weight, bias), dtype)(mode)
+
+    return make
+
+
+def wide_dropout(dtype):
+    """The gradient of the output is the input: what is compared hardly depends on the mask."""
+
+    def make(mode):
+        xs = leaf("x", (16384, 4096), 2.0, dtype)
+        return Step(mode, lambda: F.dropout(xs, 0.1), xs.detach(), inputs=[xs])
+
+    return make
+
+
+def wide_cross_entropy(dtype):
+    def make(mode):
+        xs, targets = leaf("x", (16384, 4096), 2.0, dtype), ids("targets", (16384,), 0, 4096)
+        return Step(mode, lambda: F.cross_entropy(xs, targets), inputs=[xs])
+
+    return make
+
+
 class AdamStep:
     """Updates alone, from gradients that stay as they are."""
 
@@ -301,24 +346,24 @@ class AdamStep:
 class Transformer(nn.Module):
     """Vaswani et al. 2017: post-norm, sinusoidal positions, one table for both embeddings and the output."""
 
-    def __init__(self, v, d, heads, layers, inner):
+    def __init__(self, v, d, heads, layers, inner, t):
         super().__init__()
         self.embedding = nn.Embedding(v, d)
+        self.register_buffer("positions", sinusoids(t, d))
+        self.register_buffer("hidden", nn.Transformer.generate_square_subsequent_mask(t))
         settings = dict(dropout=0.0, batch_first=True)
         self.encoder = nn.ModuleList(nn.TransformerEncoderLayer(d, heads, inner, **settings) for _ in range(layers))
         self.decoder = nn.ModuleList(nn.TransformerDecoderLayer(d, heads, inner, **settings) for _ in range(layers))
 
     def embed(self, words):
-        d = self.embedding.embedding_dim
-        return self.embedding(words) * math.sqrt(d) + sinusoids(words.shape[1], d)
+        return self.embedding(words) * math.sqrt(self.embedding.embedding_dim) + self.positions
 
     def forward(self, source, target):
         memory, ys = self.embed(source), self.embed(target)
         for layer in self.encoder:
             memory = layer(memory)
-        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
         for layer in self.decoder:
-            ys = layer(ys, memory, tgt_mask=mask, tgt_is_causal=True)
+            ys = layer(ys, memory, tgt_mask=self.hidden, tgt_is_causal=True)
         return F.linear(ys, self.embedding.weight)
 
 
@@ -335,7 +380,7 @@ def transformer_name(name):
 
 def transformer(b, t, v, d, heads, layers, inner):
     def make(mode):
-        net = fill(Transformer(v, d, heads, layers, inner), transformer_name)
+        net = fill(Transformer(v, d, heads, layers, inner, t), transformer_name)
         source, target = ids("source", (b, t), 1, v), ids("target", (b, t), 1, v)
         labels = ids("labels", (b * t,), 1, v)
         loss = lambda: F.cross_entropy(net(source, target).flatten(0, 1), labels, label_smoothing=0.1)
@@ -364,4 +409,22 @@ WORKLOADS = {
     "layer-norm-2048x512": layer_norm(2048, 512),
     "adam-10m": lambda mode: AdamStep(mode, 20, 500_000),
     "transformer-step": transformer(128, 16, 8000, 256, 8, 3, 1024),
+    # On GPUs alone.
+    "transformer-step-d512-b64-t64": transformer(64, 64, 32000, 512, 8, 6, 2048),
+    "attention-bf16-causal-b2-h8-l2048-d64": attention(2, 8, 2048, 64, True, torch.bfloat16),
+    "attention-bf16-full-b2-h8-l2048-d64": attention(2, 8, 2048, 64, False, torch.bfloat16),
+    "attention-bf16-causal-b4-h16-l4096-d64": attention(4, 16, 4096, 64, True, torch.bfloat16),
+    "attention-bf16-full-b4-h16-l4096-d64": attention(4, 16, 4096, 64, False, torch.bfloat16),
+    "attention-bf16-causal-b4-h16-l4096-d128": attention(4, 16, 4096, 128, True, torch.bfloat16),
+    "attention-bf16-full-b4-h16-l4096-d128": attention(4, 16, 4096, 128, False, torch.bfloat16),
+    "softmax-f32-16384x4096": rows(lambda xs: torch.softmax(xs, -1), torch.float32),
+    "softmax-bf16-16384x4096": rows(lambda xs: torch.softmax(xs, -1), torch.bfloat16),
+    "layer-norm-f32-16384x4096": wide_layer_norm(torch.float32),
+    "layer-norm-bf16-16384x4096": wide_layer_norm(torch.bfloat16),
+    "gelu-f32-16384x4096": rows(F.gelu, torch.float32),
+    "gelu-bf16-16384x4096": rows(F.gelu, torch.bfloat16),
+    "dropout-f32-16384x4096": wide_dropout(torch.float32),
+    "dropout-bf16-16384x4096": wide_dropout(torch.bfloat16),
+    "cross-entropy-f32-16384x4096": wide_cross_entropy(torch.float32),
+    "cross-entropy-bf16-16384x4096": wide_cross_entropy(torch.bfloat16),
 }

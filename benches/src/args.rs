@@ -13,8 +13,8 @@ pub(crate) struct Args {
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// `--list`: the workloads.
-    List,
+    /// `--list`: the workloads, with those for CUDA alone or without.
+    List(bool),
     /// `--report`: reads runs from standard input, one JSON object a line, and writes table and records.
     Report(Report),
     /// Measures and prints one JSON object a workload.
@@ -39,8 +39,11 @@ pub(crate) struct Options {
     pub(crate) seconds: f64,
     /// `--compile-seconds S`: how long `torch.compile` may take for a workload; 0 leaves it out.
     pub(crate) compile_seconds: f64,
-    /// `--no-candle`: leaves plain candle out, which is slow, and in the way of a profile.
+    /// `--no-candle` leaves plain candle out, which is slow, and in the way of a profile; `--candle` takes it in. On CUDA it is left
+    /// out if nothing is said.
     pub(crate) candle: bool,
+    /// `--device cpu|cuda|cuda:N`: the number of a CUDA device.
+    pub(crate) cuda: Option<usize>,
     /// `--peer PYTHON SCRIPT`.
     pub(crate) peer: Option<(PathBuf, PathBuf)>,
     /// `--about KEY=VALUE`: date, commit and whatever else the record is to say.
@@ -56,10 +59,12 @@ impl Args {
             seconds: 10.,
             compile_seconds: 300.,
             candle: true,
+            cuda: None,
             peer: None,
             about: BTreeMap::new(),
         };
         let (mut list, mut joins, mut report) = (false, false, Report::default());
+        let mut candle = None;
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("`{arg}` needs a value"));
             match arg.as_str() {
@@ -71,7 +76,9 @@ impl Args {
                 "--filter" => options.filter = Some(value()?),
                 "--seconds" => options.seconds = number(&arg, &value()?)?,
                 "--compile-seconds" => options.compile_seconds = number(&arg, &value()?)?,
-                "--no-candle" => options.candle = false,
+                "--no-candle" => candle = Some(false),
+                "--candle" => candle = Some(true),
+                "--device" => options.cuda = device(&value()?)?,
                 "--peer" => options.peer = Some((value()?.into(), value()?.into())),
                 "--about" => {
                     let text = value()?;
@@ -80,10 +87,11 @@ impl Args {
                 }
                 _ => bail!(
                     "unknown argument `{arg}`; known: --list, --filter, --threads, --seconds, \
-                     --compile-seconds, --no-candle, --peer, --about, --report, --json, --markdown"
+                     --compile-seconds, --device, --candle, --no-candle, --peer, --about, --report, --json, --markdown"
                 ),
             }
         }
+        options.candle = candle.unwrap_or(options.cuda.is_none());
         if options.threads == 0 {
             bail!("`--threads` must be at least 1");
         }
@@ -95,11 +103,21 @@ impl Args {
             bail!("`--compile-seconds` must be 0 or a positive number, not {compile}");
         }
         let command = match (list, joins) {
-            (true, _) => Command::List,
+            (true, _) => Command::List(options.cuda.is_some()),
             (_, true) => Command::Report(report),
             _ => Command::Run(options),
         };
         Ok(Self { command })
+    }
+}
+
+/// The number of the CUDA device that is named, `None` for the CPU.
+fn device(text: &str) -> Result<Option<usize>> {
+    match text.strip_prefix("cuda:") {
+        _ if text == "cpu" => Ok(None),
+        _ if text == "cuda" => Ok(Some(0)),
+        Some(ordinal) => Ok(Some(number("--device cuda:N", ordinal)?)),
+        None => bail!("`--device` takes cpu, cuda or cuda:N, not `{text}`"),
     }
 }
 
@@ -127,6 +145,18 @@ mod tests {
     }
 
     #[test]
+    fn on_cuda_candle_is_left_out_unless_it_is_asked_for() {
+        let options = |words: &[&str]| match parse(words).unwrap() {
+            Command::Run(options) => (options.cuda, options.candle),
+            _ => panic!("a run"),
+        };
+        assert_eq!(options(&[]), (None, true));
+        assert_eq!(options(&["--device", "cuda:2"]), (Some(2), false));
+        assert_eq!(options(&["--candle", "--device", "cuda"]), (Some(0), true));
+        assert_eq!(options(&["--no-candle", "--device", "cpu"]), (None, false));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (words, part) in [
             (&["--thread", "2"][..], "`--thread`"),
@@ -136,6 +166,8 @@ mod tests {
             (&["--compile-seconds", "inf"], "inf"),
             (&["--peer", "python"], "needs a value"),
             (&["--about", "x"], "KEY=VALUE"),
+            (&["--device", "gpu"], "`gpu`"),
+            (&["--device", "cuda:x"], "`x`"),
         ] {
             let error = parse(words).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
@@ -144,7 +176,7 @@ mod tests {
 
     #[test]
     fn listing_and_reporting_are_commands_of_their_own() {
-        assert!(matches!(parse(&["--list"]).unwrap(), Command::List));
+        assert!(matches!(parse(&["--list"]).unwrap(), Command::List(false)));
         let Command::Report(report) = parse(&["--report", "--json", "a", "--json", "b"]).unwrap()
         else {
             panic!("a report")

@@ -1,8 +1,23 @@
 //! Numbers made by a formula that `peers/kernels.py` has too, so that both sides compute the same.
 
+use std::sync::OnceLock;
+
 use anyhow::Result;
-use candle_core::{Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use mnemic_layers::ParamStore;
+
+/// The device of all workloads.
+static DEVICE: OnceLock<Device> = OnceLock::new();
+
+/// Lets all workloads live on `device`; only the first call counts.
+pub(crate) fn live_on(device: Device) {
+    let _ = DEVICE.set(device);
+}
+
+/// The device of all workloads: the CPU if nothing was said.
+pub(crate) fn device() -> &'static Device {
+    DEVICE.get_or_init(|| Device::Cpu)
+}
 
 /// The seed that belongs to a name: FNV-1a.
 fn seed(name: &str) -> u32 {
@@ -27,7 +42,17 @@ fn values(name: &str, n: usize, scale: f64, offset: f64) -> Vec<f32> {
 /// A tensor of numbers uniform in `±scale`.
 pub(crate) fn tensor(name: &str, shape: impl Into<Shape>, scale: f64) -> Result<Tensor> {
     let shape = shape.into();
-    Ok(Tensor::from_vec(values(name, shape.elem_count(), scale, 0.), shape, &Device::Cpu)?)
+    Ok(Tensor::from_vec(values(name, shape.elem_count(), scale, 0.), shape, device())?)
+}
+
+/// The same numbers, rounded to a type.
+pub(crate) fn typed(
+    name: &str,
+    shape: impl Into<Shape>,
+    scale: f64,
+    dtype: DType,
+) -> Result<Tensor> {
+    Ok(tensor(name, shape, scale)?.to_dtype(dtype)?)
 }
 
 /// `n` ids, uniform in `low..high`.
@@ -45,7 +70,7 @@ pub(crate) fn parameter(name: &str, shape: &Shape) -> Result<Tensor> {
         _ => (0.05, 0.),
     };
     let values = values(name, shape.elem_count(), scale, offset);
-    Ok(Tensor::from_vec(values, shape.clone(), &Device::Cpu)?)
+    Ok(Tensor::from_vec(values, shape.clone(), device())?)
 }
 
 /// Gives every parameter the value that belongs to its name.

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode> {
     match Args::parse(std::env::args().skip(1))?.command {
-        Command::List => print!("{}", workloads::list()),
+        Command::List(cuda) => print!("{}", workloads::list(cuda)),
         Command::Report(report) => record::report(std::io::stdin().lock(), &report)?,
         Command::Run(options) => {
             rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;

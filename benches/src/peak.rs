@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,11 @@ pub(crate) struct Peak {
     pub(crate) gflops: f64,
     /// The size of that product, a square.
     pub(crate) gemm_size: usize,
+    /// The same of bf16 numbers, on a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) half_gflops: Option<f64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) half_gemm_size: usize,
     /// 10^9 bytes a second, read and written, of a copy.
     pub(crate) gigabytes_per_second: f64,
     /// The size of the copied array.
@@ -23,28 +28,85 @@ pub(crate) struct Peak {
 }
 
 impl Peak {
-    /// The least seconds that so much work takes here.
-    pub(crate) fn least_seconds(&self, flops: f64, bytes: f64) -> f64 {
-        (flops / (self.gflops * 1e9)).max(bytes / (self.gigabytes_per_second * 1e9))
+    /// The least seconds that so much work takes here; `half`: in 16-bit numbers.
+    pub(crate) fn least_seconds(&self, flops: f64, bytes: f64, half: bool) -> f64 {
+        let gflops = self.half_gflops.filter(|_| half).unwrap_or(self.gflops);
+        (flops / (gflops * 1e9)).max(bytes / (self.gigabytes_per_second * 1e9))
     }
 }
 
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
 const SIZES: [usize; 3] = [512, 1024, 2048];
-/// Far above the caches of one core.
+const GPU_SIZES: [usize; 3] = [2048, 4096, 8192];
+/// Far above the caches of one core, and of a GPU.
 const COPY_MIB: usize = 256;
+const GPU_COPY_MIB: usize = 2048;
 const REPEATS: usize = 9;
 
 /// Measures them.
-pub(crate) fn measure(threads: usize) -> Result<Peak> {
-    let (mut gflops, mut gemm_size) = (0., 0);
-    for size in SIZES {
-        let rate = gemm_rate(size)?;
-        if rate > gflops {
-            (gflops, gemm_size) = (rate, size);
+pub(crate) fn measure(threads: usize, device: &Device) -> Result<Peak> {
+    if !device.is_cpu() {
+        return measure_gpu(threads, device);
+    }
+    let (gflops, gemm_size) = best(&SIZES, gemm_rate)?;
+    let gigabytes_per_second = copy_rate(COPY_MIB << 20, threads)?;
+    Ok(Peak {
+        threads,
+        gflops,
+        gemm_size,
+        gigabytes_per_second,
+        copy_mib: COPY_MIB,
+        ..Peak::default()
+    })
+}
+
+/// The best of a rate, and at which size.
+fn best(sizes: &[usize], rate: impl Fn(usize) -> Result<f64>) -> Result<(f64, usize)> {
+    let mut best = (0., 0);
+    for &size in sizes {
+        let rate = rate(size)?;
+        if rate > best.0 {
+            best = (rate, size);
         }
     }
-    let gigabytes_per_second = copy_rate(COPY_MIB << 20, threads)?;
-    Ok(Peak { threads, gflops, gemm_size, gigabytes_per_second, copy_mib: COPY_MIB })
+    Ok(best)
+}
+
+/// The products are those of cuBLAS, in f32 without TF32; the copy is one within the device's memory.
+fn measure_gpu(threads: usize, device: &Device) -> Result<Peak> {
+    let (gflops, gemm_size) = best(&GPU_SIZES, |n| gpu_gemm_rate(n, DType::F32, device))?;
+    let (half, half_gemm_size) = best(&GPU_SIZES, |n| gpu_gemm_rate(n, DType::BF16, device))?;
+    let from = Tensor::zeros(GPU_COPY_MIB << 18, DType::F32, device)?;
+    let seconds = gpu_seconds(device, || Ok(drop(from.copy()?)))?;
+    Ok(Peak {
+        threads,
+        gflops,
+        gemm_size,
+        half_gflops: Some(half),
+        half_gemm_size,
+        gigabytes_per_second: 2. * (GPU_COPY_MIB << 20) as f64 / seconds / 1e9,
+        copy_mib: GPU_COPY_MIB,
+    })
+}
+
+fn gpu_gemm_rate(n: usize, dtype: DType, device: &Device) -> Result<f64> {
+    let a = Tensor::rand(-1f32, 1., (n, n), device)?.to_dtype(dtype)?;
+    let b = Tensor::rand(-1f32, 1., (n, n), device)?.to_dtype(dtype)?;
+    let seconds = gpu_seconds(device, || Ok(drop(a.matmul(&b)?)))?;
+    Ok(2. * (n as f64).powi(3) / seconds / 1e9)
+}
+
+/// Seconds of a repetition of the fastest of several turns, each of several repetitions without waiting.
+fn gpu_seconds(device: &Device, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    const TURN: usize = 10;
+    let turn = || {
+        (0..TURN).try_for_each(|_| work())?;
+        Ok(device.synchronize()?)
+    };
+    Ok(shortest(REPEATS, turn)? / TURN as f64)
 }
 
 /// The shortest of several repetitions, after one that warms up.
@@ -96,8 +158,11 @@ mod tests {
     #[test]
     fn the_slower_resource_counts() {
         let peak = Peak { gflops: 100., gigabytes_per_second: 10., ..Peak::default() };
-        assert_eq!(peak.least_seconds(1e11, 1e9), 1.);
-        assert_eq!(peak.least_seconds(1e11, 1e11), 10.);
+        assert_eq!(peak.least_seconds(1e11, 1e9, false), 1.);
+        assert_eq!(peak.least_seconds(1e11, 1e11, true), 10.);
+        let peak = Peak { half_gflops: Some(400.), ..peak };
+        assert_eq!(peak.least_seconds(4e11, 1e9, true), 1.);
+        assert_eq!(peak.least_seconds(4e11, 1e9, false), 4.);
     }
 
     #[test]

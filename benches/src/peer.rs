@@ -27,11 +27,17 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Starts the script and waits until it is ready.
-    pub(crate) fn start(python: &Path, script: &Path, threads: usize) -> Result<Self> {
+    pub(crate) fn start(
+        python: &Path,
+        script: &Path,
+        threads: usize,
+        cuda: Option<usize>,
+    ) -> Result<Self> {
+        let device = cuda.map_or_else(|| "cpu".into(), |ordinal| format!("cuda:{ordinal}"));
         let threads = threads.to_string();
         let mut child = Command::new(python)
             .arg(script)
-            .args(["--serve", "--threads", &threads])
+            .args(["--serve", "--threads", &threads, "--device", &device])
             .env("OMP_NUM_THREADS", &threads)
             .env("MKL_NUM_THREADS", &threads)
             // No pool of compilers beside the programs that are measured.
@@ -79,6 +85,12 @@ impl Peer {
     /// The seconds of each of `steps` steps.
     pub(crate) fn run(&mut self, mode: &str, steps: usize) -> Result<Vec<f64>> {
         let answer = self.ask(&json!({"run": steps, "mode": mode}), ANSWER)?;
+        seconds(&answer, steps)
+    }
+
+    /// [`Peer::run`] with the device idle before and after each step.
+    pub(crate) fn run_alone(&mut self, mode: &str, steps: usize) -> Result<Vec<f64>> {
+        let answer = self.ask(&json!({"run": steps, "mode": mode, "alone": true}), ANSWER)?;
         seconds(&answer, steps)
     }
 
@@ -191,7 +203,7 @@ mod tests {
         );
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, script)?;
-        let peer = Peer::start(Path::new("sh"), &path, 1);
+        let peer = Peer::start(Path::new("sh"), &path, 1, None);
         std::fs::remove_file(&path)?;
         peer
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Report;
 use crate::peak::Peak;
+use crate::run::is_compiled;
 use crate::step::Checked;
 use crate::table;
 
@@ -23,11 +24,14 @@ pub(crate) struct Record {
     /// The best of PyTorch's modes, and which it is.
     pub(crate) peer_ms: Option<f64>,
     pub(crate) peer_mode: Option<String>,
-    /// The best of the modes without `torch.compile`.
+    /// The best of the modes without `torch.compile`, and of those with it.
     pub(crate) peer_eager_ms: Option<f64>,
     pub(crate) peer_compile_ms: Option<f64>,
     /// Every mode.
     pub(crate) peer_modes_ms: BTreeMap<String, f64>,
+    /// On CUDA, median milliseconds of a step between whose beginning and end the device has nothing else to do, by program.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) alone_ms: BTreeMap<String, f64>,
     /// Plain candle.
     pub(crate) candle_ms: Option<f64>,
     /// PyTorch's time divided by ours.
@@ -41,6 +45,9 @@ pub(crate) struct Record {
     /// Operations and bytes of a step, counted in the definition.
     pub(crate) flops: f64,
     pub(crate) bytes: f64,
+    /// Whether the products are those of 16-bit numbers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) half: bool,
     pub(crate) rounds: usize,
     /// Steps of ours that were timed.
     pub(crate) steps: usize,
@@ -77,13 +84,14 @@ impl Record {
             best.map(|(mode, ms)| (mode.clone(), *ms))
         };
         let best = least(&mut self.peer_modes_ms.iter());
-        let eager = least(&mut self.peer_modes_ms.iter().filter(|(mode, _)| *mode != "compile"));
+        let eager = least(&mut self.peer_modes_ms.iter().filter(|(mode, _)| !is_compiled(mode)));
         self.peer_eager_ms = eager.map(|(_, ms)| ms);
-        self.peer_compile_ms = self.peer_modes_ms.get("compile").copied();
+        let compiled = least(&mut self.peer_modes_ms.iter().filter(|(mode, _)| is_compiled(mode)));
+        self.peer_compile_ms = compiled.map(|(_, ms)| ms);
         (self.peer_mode, self.peer_ms) = best.unzip();
         self.ratio = self.peer_ms.zip(self.ours_ms).map(|(peer, ours)| peer / ours);
         self.gflops = self.ours_ms.map(|ms| self.flops / ms / 1e6);
-        let least_ms = peak.least_seconds(self.flops, self.bytes) * 1e3;
+        let least_ms = peak.least_seconds(self.flops, self.bytes, self.half) * 1e3;
         self.peak_fraction = self.ours_ms.map(|ms| least_ms / ms);
     }
 }

@@ -1,31 +1,39 @@
 //! One process, one number of threads: all chosen workloads.
 
 use std::cell::RefCell;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::args::Options;
-use crate::measure::{Participant, Times, interleave};
+use crate::data;
+use crate::measure::{Participant, Times, interleave, quantile};
 use crate::peak::{self, Peak};
 use crate::peer::Peer;
 use crate::record::{Record, Run};
 use crate::step::{Checked, Step};
-use crate::table::milliseconds;
-use crate::workloads::{self, Workload};
+use crate::table::{CARD, milliseconds};
+use crate::workloads::{self, Tolerance, Workload};
 
 /// Measures and prints one line of JSON for each workload, as soon as it has been measured: what ends a long run loses
 /// only what was not reached.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let chosen = workloads::select(options.filter.as_deref())?;
+    let cuda = options.cuda.is_some();
+    if let Some(ordinal) = options.cuda {
+        data::live_on(mnemic_kernels::cuda::device(ordinal)?);
+    }
+    let chosen = workloads::select(options.filter.as_deref(), cuda)?;
     let mut about = options.about.clone();
     about.insert("mnemic".into(), env!("CARGO_PKG_VERSION").into());
     about.insert("SIMD".into(), format!("{:?}", mnemic_kernels::simd::level()));
+    if let Some(ordinal) = options.cuda {
+        about.extend(gpu(ordinal));
+    }
     let mut peer = start_peer(options)?;
     let versions = peer.iter().flat_map(|peer| peer.versions.clone());
     about.extend(versions);
-    let peak = peak::measure(options.threads)?;
+    let peak = peak::measure(options.threads, data::device())?;
     eprintln!(
         "peak with {} thread(s): {:.0} GFLOP/s, {:.1} GB/s",
         options.threads, peak.gflops, peak.gigabytes_per_second
@@ -41,9 +49,26 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Card and driver.
+fn gpu(ordinal: usize) -> Vec<(String, String)> {
+    let card = mnemic_kernels::cuda::card(data::device()).unwrap_or_else(|| "unknown".into());
+    let mut about = vec![(CARD.to_owned(), card)];
+    let asked = Command::new("nvidia-smi")
+        .args(["--query-gpu=driver_version", "--format=csv,noheader", "--id"])
+        .arg(ordinal.to_string())
+        .output();
+    if let Ok(output) = asked
+        && output.status.success()
+    {
+        let driver = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        about.push(("NVIDIA driver".into(), driver));
+    }
+    about
+}
+
 fn start_peer(options: &Options) -> Result<Option<Peer>> {
     let Some((python, script)) = &options.peer else { return Ok(None) };
-    Peer::start(python, script, options.threads).map(Some)
+    Peer::start(python, script, options.threads, options.cuda).map(Some)
 }
 
 /// What the progress says.
@@ -69,6 +94,7 @@ fn one(workload: &Workload, options: &Options, peak: &Peak, peer: &mut Option<Pe
         target: workload.target,
         flops: workload.cost.flops,
         bytes: workload.cost.bytes,
+        half: workload.half,
         ..Record::default()
     };
     if let Err(error) = fill(workload, options, peer, &mut record) {
@@ -105,6 +131,10 @@ fn fill(
     }
     let (times, rounds) = interleave(all, options.seconds);
     record.rounds = rounds;
+    let alone = |times: &Times| alone_ms(times, ours.as_mut(), shared.as_ref());
+    if options.cuda.is_some() {
+        record.alone_ms = times.iter().filter_map(alone).collect();
+    }
     if let Some(peer) = shared
         && let Err(error) = peer.borrow_mut().clear()
     {
@@ -113,8 +143,43 @@ fn fill(
     times.into_iter().try_for_each(|times| enter(times, record))
 }
 
+/// The median of some steps of a program, each with the device to itself: what a step takes from its beginning to its end.
+fn alone_ms(
+    times: &Times,
+    ours: &mut dyn Step,
+    peer: Option<&RefCell<&mut Peer>>,
+) -> Option<(String, f64)> {
+    let steps = ((0.2 / times.median?) as usize).clamp(3, 100);
+    let mut seconds = match times.name.as_str() {
+        "mnemic" => each_alone(ours, steps).ok()?,
+        "candle" => return None,
+        mode => peer?.borrow_mut().run_alone(mode, steps).ok()?,
+    };
+    seconds.sort_by(f64::total_cmp);
+    Some((times.name.clone(), quantile(&seconds, 0.5)? * 1e3))
+}
+
+fn each_alone(step: &mut dyn Step, steps: usize) -> Result<Vec<f64>> {
+    data::device().synchronize()?;
+    let one = |_| {
+        let start = Instant::now();
+        step.run()?;
+        data::device().synchronize()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    (0..steps).map(one).collect()
+}
+
+/// On a GPU the host runs ahead of the device, as it does in training: only all steps of a burst together can be timed.
 fn timed(step: &mut dyn Step) -> crate::measure::Burst<'_> {
     Box::new(move |steps| {
+        if !data::device().is_cpu() {
+            data::device().synchronize()?;
+            let start = Instant::now();
+            (0..steps).try_for_each(|_| step.run())?;
+            data::device().synchronize()?;
+            return Ok(vec![start.elapsed().as_secs_f64() / steps as f64; steps]);
+        }
         let one = |_| {
             let start = Instant::now();
             step.run()?;
@@ -156,7 +221,7 @@ fn prepare_candle(
     let prepared = make().and_then(|mut step| {
         let found = step.check()?;
         record.computed.insert("candle".into(), found);
-        agree(expected, found).context("candle and mnemic disagree")?;
+        agree(workload.tolerance, expected, found).context("candle and mnemic disagree")?;
         Ok(step)
     });
     match prepared {
@@ -180,8 +245,11 @@ fn prepare_peer(
     let Some(running) = peer else { return Ok(Vec::new()) };
     let mut modes = Vec::new();
     let compiles = options.compile_seconds > 0.;
-    for &mode in workload.modes.iter().filter(|mode| compiles || **mode != COMPILE) {
-        let prepared = if mode == COMPILE {
+    let wanted = |mode: &&&str| {
+        (compiles || !is_compiled(mode)) && (options.cuda.is_some() || **mode != GRAPHS)
+    };
+    for &mode in workload.modes.iter().filter(wanted) {
+        let prepared = if is_compiled(mode) {
             running.prepare(workload.name, mode, Duration::from_secs_f64(options.compile_seconds))
         } else {
             running.prepare_eager(workload.name, mode)
@@ -189,7 +257,7 @@ fn prepare_peer(
         match prepared {
             Ok(found) => {
                 record.computed.insert(mode.into(), found);
-                agree(expected, found)
+                agree(workload.tolerance, expected, found)
                     .with_context(|| format!("PyTorch ({mode}) and mnemic disagree"))?;
                 modes.push(mode.to_owned());
             }
@@ -206,16 +274,21 @@ fn prepare_peer(
     Ok(modes)
 }
 
+/// `torch.compile`, and the same with CUDA graphs.
 pub(crate) const COMPILE: &str = "compile";
+pub(crate) const GRAPHS: &str = "reduce-overhead";
 
-/// How far losses and norms of gradients may lie apart, relative to them.
-const TOLERANCE: f64 = 1e-3;
+pub(crate) fn is_compiled(mode: &str) -> bool {
+    mode == COMPILE || mode == GRAPHS
+}
 
-fn agree(ours: Checked, theirs: Checked) -> Result<()> {
-    for (what, a, b) in
-        [("value", ours.value, theirs.value), ("gradient", ours.gradient, theirs.gradient)]
-    {
-        let close = (a - b).abs() <= TOLERANCE * a.abs().max(b.abs());
+/// Losses and norms of gradients must not lie further apart than the tolerance, relative to them.
+fn agree(tolerance: Tolerance, ours: Checked, theirs: Checked) -> Result<()> {
+    for (what, a, b, tolerance) in [
+        ("value", ours.value, theirs.value, tolerance.value),
+        ("gradient", ours.gradient, theirs.gradient, tolerance.gradient),
+    ] {
+        let close = (a - b).abs() <= tolerance * a.abs().max(b.abs());
         if !close {
             bail!("{what} {a} here, {b} there");
         }
@@ -233,6 +306,7 @@ mod tests {
 
     #[test]
     fn agreement_is_relative_and_nan_agrees_with_nothing() {
+        let agree = |a, b| agree(Tolerance::SINGLE, a, b);
         assert!(agree(checked(1., 1e4), checked(1.0005, 1.0005e4)).is_ok());
         let error = agree(checked(1., 1.), checked(1., 1.01)).unwrap_err().to_string();
         assert_eq!(error, "gradient 1 here, 1.01 there");

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use candle_nn::Optimizer as _;
 use mnemic_layers::ParamStore;
 use mnemic_train::Gradients;
@@ -132,12 +132,15 @@ impl Step for Training {
         let (output, grads) = self.backward()?;
         let value = match &self.objective {
             Objective::Loss => output,
-            Objective::Given(gradient) => (output * gradient)?.sum_all()?,
+            Objective::Given(gradient) => {
+                (output.to_dtype(DType::F32)? * gradient.to_dtype(DType::F32)?)?.sum_all()?
+            }
         };
         let all = self.vars.iter().map(|(_, var)| var).chain(&self.inputs);
         let all = all.filter_map(|var| grads.get(var));
         let squares = all.map(sum_of_squares).sum::<Result<f64>>()?;
-        Ok(Checked { value: f64::from(value.to_scalar::<f32>()?), gradient: squares.sqrt() })
+        let value = f64::from(value.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        Ok(Checked { value, gradient: squares.sqrt() })
     }
 
     fn run(&mut self) -> Result<()> {
@@ -148,7 +151,7 @@ impl Step for Training {
 
 /// In 64 bits, so that the two sides do not differ by the order of a sum.
 pub(crate) fn sum_of_squares(t: &Tensor) -> Result<f64> {
-    let values = t.flatten_all()?.to_vec1::<f32>()?;
+    let values = t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(values.iter().map(|x| f64::from(*x) * f64::from(*x)).sum())
 }
 

@@ -11,17 +11,24 @@ pub(crate) fn markdown(saved: &Saved) -> String {
         let _ = writeln!(text, "- {key}: {value}");
     }
     for peak in &saved.peaks {
+        let half = peak.half_gflops.map_or_else(String::new, |rate| {
+            format!(", {rate:.0} GFLOP/s (bf16 product of size {})", peak.half_gemm_size)
+        });
         let _ = writeln!(
             text,
-            "- peak with {}: {:.0} GFLOP/s (f32 product of size {}), {:.1} GB/s (copy of {} MiB, read and written)",
-            threads(peak.threads),
+            "- peak {}: {:.0} GFLOP/s (f32 product of size {}){half}, {:.1} GB/s (copy of {} MiB, read and written)",
+            place(&saved.about, peak.threads),
             peak.gflops,
             peak.gemm_size,
             peak.gigabytes_per_second,
             peak.copy_mib
         );
     }
-    text.push_str("\nMedian milliseconds of a step, measured in turns.\n\n");
+    text.push_str("\nMedian milliseconds of a step, measured in turns.");
+    if saved.about.contains_key(CARD) {
+        text.push_str(" Steps follow each other without waiting for the device.");
+    }
+    text.push_str("\n\n");
     text.push_str(
         "| workload | threads | mnemic | PyTorch (mode) | candle | PyTorch / mnemic | target | of peak |\n",
     );
@@ -35,6 +42,16 @@ pub(crate) fn markdown(saved: &Saved) -> String {
         notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
     }
     text
+}
+
+/// The key of the GPU's name in what is said of a run.
+pub(crate) const CARD: &str = "GPU";
+
+fn place(about: &std::collections::BTreeMap<String, String>, count: usize) -> String {
+    match about.get(CARD) {
+        Some(_) => "of the GPU".into(),
+        None => format!("with {}", threads(count)),
+    }
 }
 
 fn threads(count: usize) -> String {
@@ -130,6 +147,7 @@ mod tests {
             gemm_size: 1024,
             gigabytes_per_second: 9.5,
             copy_mib: 256,
+            ..Peak::default()
         };
         let saved = Saved {
             about: [("commit".to_owned(), "abc".to_owned())].into(),

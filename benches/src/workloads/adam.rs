@@ -28,7 +28,7 @@ struct AdamStep {
 impl AdamStep {
     fn new(path: Path) -> Result<Self> {
         let store = ParamStore::new(0);
-        let vb = store.builder(candle_core::DType::F32, &candle_core::Device::Cpu);
+        let vb = store.builder(candle_core::DType::F32, data::device());
         let mut sum: Option<Tensor> = None;
         for i in 0..TENSORS {
             let p = vb.get(SIZE, &format!("p{i}"))?;

@@ -1,12 +1,13 @@
 //! A training step of DMN+: batch 100, h 80, 3 passes, 20 or 64 sentences of 7 words.
 
 use anyhow::Result;
-use candle_core::{DType, Device};
+use candle_core::DType;
 use mnemic_layers::ParamStore;
 use mnemic_models::memory::dmn_plus::{Config, DmnPlus};
 
 use super::memn2n::{Stories, train};
-use super::{Cost, F32, Workload};
+use super::{Cost, F32, LAUNCH_BOUND, Workload};
+use crate::data;
 use crate::step::Training;
 
 const H: usize = 80;
@@ -17,7 +18,8 @@ pub(super) fn workloads() -> Vec<Workload> {
     [("dmn-plus-n20", stories(20)), ("dmn-plus-n64", stories(64))]
         .into_iter()
         .map(|(name, stories)| {
-            Workload::new(name, 3., cost(stories), move |_| step(stories)).without_candle()
+            let new = Workload::new(name, 3., cost(stories), move |_| step(stories));
+            Workload { modes: LAUNCH_BOUND, ..new.recurrent().without_candle() }
         })
         .collect()
 }
@@ -40,6 +42,6 @@ fn step(stories: Stories) -> Result<Training> {
     let store = ParamStore::new(0);
     let config =
         Config { hidden_size: H, passes: PASSES, dropout: 0., ..Config::dmn_plus(stories.sizes()) };
-    let model = DmnPlus::new(&config, store.builder(DType::F32, &Device::Cpu))?;
+    let model = DmnPlus::new(&config, store.builder(DType::F32, data::device()))?;
     train(model, &store, stories)
 }

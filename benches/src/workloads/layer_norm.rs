@@ -2,7 +2,7 @@
 //! output is given.
 
 use anyhow::Result;
-use candle_core::{DType, Device};
+use candle_core::DType;
 use mnemic_kernels::normalization::{layer_norm, plain};
 use mnemic_layers::ParamStore;
 
@@ -22,7 +22,7 @@ pub(super) fn workloads() -> Vec<Workload> {
 
 fn step(path: Path) -> Result<Training> {
     let store = ParamStore::new(0);
-    let vb = store.builder(DType::F32, &Device::Cpu).pp("norm");
+    let vb = store.builder(DType::F32, data::device()).pp("norm");
     let (weight, bias) = (vb.get(WIDTH, "weight")?, vb.get(WIDTH, "bias")?);
     data::fill(&store)?;
     let xs = input("x", &[ROWS, WIDTH], 2.)?;

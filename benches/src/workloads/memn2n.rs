@@ -1,12 +1,12 @@
 //! A training step of MemN2N: 50 sentences of 11 words, d 20, 3 hops, adjacent tying, position and temporal encoding.
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use mnemic_layers::{Context, ParamStore};
 use mnemic_models::memory::memn2n::{Config, MemN2N};
-use mnemic_models::{Sizes, StoryBatch, StoryModel};
+use mnemic_models::{HostIds, Sizes, StoryBatch, StoryModel};
 
-use super::{Cost, F32, Workload, mean_of};
+use super::{Cost, F32, LAUNCH_BOUND, Workload, mean_of};
 use crate::data;
 use crate::step::{Training, Update};
 
@@ -25,7 +25,8 @@ const D: usize = 20;
 const HOPS: usize = 3;
 
 pub(super) fn workloads() -> Vec<Workload> {
-    vec![Workload::new("memn2n-b32", 10., cost(), |_| step()).without_candle()]
+    let new = Workload::new("memn2n-b32", 10., cost(), |_| step()).without_candle();
+    vec![Workload { modes: LAUNCH_BOUND, ..new }]
 }
 
 /// The rows of the tables that the words name, forward and backward; parameters and Adam's moments.
@@ -48,7 +49,7 @@ impl Stories {
         let high = vocabulary as u32;
         let ids = |name: &str, shape: &[usize]| {
             let ids = data::ids(name, shape.iter().product(), 1, high);
-            Tensor::from_vec(ids, shape, &Device::Cpu)
+            Tensor::from_vec(ids, shape, data::device())
         };
         let batch = StoryBatch {
             story: ids("story", &[b, n, words])?,
@@ -57,6 +58,7 @@ impl Stories {
             question: ids("question", &[b, asked])?,
             question_lengths: vec![asked; b],
             supports: Vec::new(),
+            host: HostIds::default(),
         };
         batch.validate()?;
         Ok((batch, data::ids("answers", b, 1, high)))
@@ -84,6 +86,6 @@ pub(super) fn train(
 fn step() -> Result<Training> {
     let store = ParamStore::new(0);
     let config = Config { hops: HOPS, embedding_dim: D, ..Config::pe(STORIES.sizes()) };
-    let model = MemN2N::new(&config, store.builder(DType::F32, &Device::Cpu))?;
+    let model = MemN2N::new(&config, store.builder(DType::F32, data::device()))?;
     train(model, &store, STORIES)
 }

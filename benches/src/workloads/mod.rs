@@ -12,15 +12,16 @@ mod layer_norm;
 mod memn2n;
 mod pointer;
 mod recurrent;
+mod rows;
 mod transformer;
 
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use crate::data;
-use crate::run::COMPILE;
+use crate::run::{COMPILE, GRAPHS};
 use crate::step::Step;
 
 /// What a step takes at least.
@@ -30,6 +31,21 @@ pub(crate) struct Cost {
     pub(crate) bytes: f64,
 }
 
+/// How far the two sides may lie apart, relative to what they computed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tolerance {
+    pub(crate) value: f64,
+    pub(crate) gradient: f64,
+}
+
+impl Tolerance {
+    pub(crate) const SINGLE: Self = Self { value: 1e-3, gradient: 1e-3 };
+    /// cuDNN's recurrent layers multiply in TF32 unless they are told not to.
+    const TF32: Self = Self { value: 2e-2, gradient: 1e-2 };
+    /// The value is a sum of many numbers that cancel.
+    const HALF: Self = Self { value: 5e-2, gradient: 1e-2 };
+}
+
 type Make = Box<dyn Fn() -> Result<Box<dyn Step>>>;
 
 pub(crate) struct Workload {
@@ -37,6 +53,11 @@ pub(crate) struct Workload {
     /// PyTorch's time divided by ours that we want to reach.
     pub(crate) target: f64,
     pub(crate) cost: Cost,
+    /// Whether its numbers are of 16 bits.
+    pub(crate) half: bool,
+    /// Too large for a CPU, or of a type that is slow there.
+    pub(crate) cuda_only: bool,
+    pub(crate) tolerance: Tolerance,
     /// The modes of the peer.
     pub(crate) modes: &'static [&'static str],
     pub(crate) ours: Make,
@@ -45,6 +66,8 @@ pub(crate) struct Workload {
 }
 
 const EAGER_AND_COMPILE: &[&str] = &["eager", COMPILE];
+/// Of steps that are made of many small operations; the last one on a GPU alone.
+const LAUNCH_BOUND: &[&str] = &["eager", COMPILE, GRAPHS];
 /// Bytes of an f32.
 const F32: f64 = 4.;
 
@@ -66,16 +89,39 @@ impl Workload {
         let plain = make.clone();
         let candle: Make = Box::new(move || Ok(Box::new(plain(Path::Plain)?)));
         let ours: Make = Box::new(move || Ok(Box::new(make(Path::Fused)?)));
-        Self { name, target, cost, modes: EAGER_AND_COMPILE, ours, candle: Some(candle) }
+        Self {
+            name,
+            target,
+            cost,
+            half: false,
+            cuda_only: false,
+            tolerance: Tolerance::SINGLE,
+            modes: EAGER_AND_COMPILE,
+            ours,
+            candle: Some(candle),
+        }
     }
 
     fn without_candle(self) -> Self {
         Self { candle: None, ..self }
     }
+
+    /// For GPUs alone, in numbers of this type.
+    fn on_cuda(self, dtype: DType) -> Self {
+        let half = dtype.size_in_bytes() == 2;
+        let tolerance = if half { Tolerance::HALF } else { self.tolerance };
+        Self { half, tolerance, cuda_only: true, ..self }
+    }
+
+    /// With a recurrent layer, which PyTorch leaves to cuDNN on a GPU.
+    fn recurrent(self) -> Self {
+        let tolerance = if data::device().is_cpu() { self.tolerance } else { Tolerance::TF32 };
+        Self { tolerance, ..self }
+    }
 }
 
-/// All of them, in the order of the report.
-fn all() -> Vec<Workload> {
+/// All of them, in the order of the report; `cuda`: with those for GPUs alone.
+fn all(cuda: bool) -> Vec<Workload> {
     [
         recurrent::workloads(),
         attention::workloads(),
@@ -84,30 +130,32 @@ fn all() -> Vec<Workload> {
         dmn_plus::workloads(),
         cross_entropy::workloads(),
         layer_norm::workloads(),
+        rows::workloads(),
         adam::workloads(),
         transformer::workloads(),
     ]
     .into_iter()
     .flatten()
+    .filter(|workload| cuda || !workload.cuda_only)
     .collect()
 }
 
 /// One line for each.
-pub(crate) fn list() -> String {
+pub(crate) fn list(cuda: bool) -> String {
     let mut text = String::new();
-    for workload in all() {
+    for workload in all(cuda) {
         let (name, target) = (workload.name, workload.target);
         let candle = if workload.candle.is_some() { ", plain candle" } else { "" };
         let modes = workload.modes.join(", ");
-        let _ = writeln!(text, "  {name:<26}target {target:<5}PyTorch: {modes}{candle}");
+        let _ = writeln!(text, "  {name:<44}target {target:<5}PyTorch: {modes}{candle}");
     }
     text
 }
 
 /// Those whose name contains one of the texts (divided by commas).
-pub(crate) fn select(filter: Option<&str>) -> Result<Vec<Workload>> {
+pub(crate) fn select(filter: Option<&str>, cuda: bool) -> Result<Vec<Workload>> {
     let texts: Vec<&str> = filter.unwrap_or_default().split(',').map(str::trim).collect();
-    let all = all();
+    let all = all(cuda);
     let names: Vec<&str> = all.iter().map(|workload| workload.name).collect();
     for text in &texts {
         if !names.iter().any(|name| name.contains(text)) {
@@ -121,6 +169,11 @@ pub(crate) fn select(filter: Option<&str>) -> Result<Vec<Workload>> {
 /// An input that gets a gradient.
 fn input(name: &str, shape: &[usize], scale: f64) -> Result<Var> {
     Ok(Var::from_tensor(&data::tensor(name, shape, scale)?)?)
+}
+
+/// [`input`] rounded to a type.
+fn typed_input(name: &str, shape: &[usize], scale: f64, dtype: DType) -> Result<Var> {
+    Ok(Var::from_tensor(&data::typed(name, shape, scale, dtype)?)?)
 }
 
 /// Class ids as our losses take them.
@@ -139,19 +192,19 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_costs_are_positive() {
-        let all = all();
+        let all = all(true);
         for workload in &all {
             assert_eq!(all.iter().filter(|other| other.name == workload.name).count(), 1);
             assert!(workload.cost.flops >= 0. && workload.cost.bytes > 0., "{}", workload.name);
-            assert!(workload.target > 1. && !workload.modes.is_empty());
-            assert!(list().contains(workload.name));
+            assert!(workload.target > 0.5 && !workload.modes.is_empty());
+            assert!(list(true).contains(workload.name));
         }
     }
 
     #[test]
     fn the_peer_has_every_workload() {
         let peer = include_str!("../../peers/kernels_workloads.py");
-        for workload in all() {
+        for workload in all(true) {
             assert!(peer.contains(&format!("    \"{}\": ", workload.name)), "{}", workload.name);
         }
     }
@@ -159,12 +212,13 @@ mod tests {
     #[test]
     fn a_filter_selects_by_parts_of_names() {
         let names = |filter| -> Vec<&str> {
-            select(filter).unwrap().iter().map(|workload| workload.name).collect()
+            select(filter, false).unwrap().iter().map(|workload| workload.name).collect()
         };
-        assert_eq!(names(None).len(), all().len());
+        assert_eq!(names(None).len(), all(false).len());
+        assert!(all(true).len() > all(false).len());
         assert_eq!(names(Some("bigru")), ["bigru-b100-t64-h80"]);
         assert_eq!(names(Some("adam, memn2n")), ["memn2n-b32", "adam-10m"]);
-        let error = select(Some("gru,gur")).err().map(|error| error.to_string()).unwrap();
+        let error = select(Some("gru,gur"), false).err().map(|error| error.to_string()).unwrap();
         assert!(error.contains("`gur`") && error.contains("gru-b100-t64-h80"), "{error}");
     }
 
@@ -172,7 +226,7 @@ mod tests {
     #[test]
     fn fused_and_plain_paths_agree() {
         for name in ["gru-b100-t64-h80", "layer-norm-2048x512"] {
-            let workload = select(Some(name)).unwrap().remove(0);
+            let workload = select(Some(name), false).unwrap().remove(0);
             let [ours, plain] = [Some(&workload.ours), workload.candle.as_ref()]
                 .map(|make| (make.unwrap())().unwrap().check().unwrap());
             assert!((ours.value - plain.value).abs() <= 1e-3 * plain.value.abs(), "{name}");

@@ -2,7 +2,7 @@
 //! `v · tanh(W_1 e_j + W_2 d_i)` over the inputs at every step of the output.
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::{Module as _, VarBuilder};
 use mnemic_kernels::additive::{additive_scores, plain};
 use mnemic_kernels::cross_entropy::{self, CrossEntropy, cross_entropy};
@@ -25,7 +25,9 @@ const POINT: usize = 2;
 
 pub(super) fn workloads() -> Vec<Workload> {
     let shape = Shape { b: 128, n: 20, h: 256 };
-    vec![Workload::new("pointer-b128-n20-h256", 2., cost(shape), move |path| step(shape, path))]
+    let new =
+        Workload::new("pointer-b128-n20-h256", 2., cost(shape), move |path| step(shape, path));
+    vec![new.recurrent()]
 }
 
 /// Two LSTMs, two projections, and the products with `v`.
@@ -74,7 +76,7 @@ impl Lstm {
 fn step(shape: Shape, path: Path) -> Result<Training> {
     let Shape { b, n, h } = shape;
     let store = ParamStore::new(0);
-    let vb = store.builder(DType::F32, &Device::Cpu);
+    let vb = store.builder(DType::F32, data::device());
     let encoder = Lstm::new(h, path, &vb.pp("encoder"))?;
     let decoder = Lstm::new(h, path, &vb.pp("decoder"))?;
     let drawn = init::xavier_uniform(h, h);
@@ -118,12 +120,13 @@ fn previous(xs: &Tensor, targets: &[i64]) -> Result<Tensor> {
             read[(row * n + i) * POINT..][..POINT].copy_from_slice(chosen);
         }
     }
-    Ok(Tensor::from_vec(read, (b, n, POINT), &Device::Cpu)?)
+    Ok(Tensor::from_vec(read, (b, n, POINT), data::device())?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     #[test]
     fn the_decoder_reads_the_last_target() {

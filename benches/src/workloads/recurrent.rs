@@ -2,7 +2,7 @@
 //! is given.
 
 use anyhow::{Context as _, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use mnemic_kernels::recurrent::{Reset, Steps, Weights, plain};
 use mnemic_layers::{Context, Gru, Lstm, ParamStore, RecurrentConfig};
 
@@ -39,7 +39,7 @@ pub(super) fn workloads() -> Vec<Workload> {
     ]
     .into_iter()
     .map(|(name, target, shape)| {
-        Workload::new(name, target, cost(shape), move |path| step(shape, path))
+        Workload::new(name, target, cost(shape), move |path| step(shape, path)).recurrent()
     })
     .collect()
 }
@@ -79,7 +79,7 @@ impl Layer {
 fn step(shape: Shape, path: Path) -> Result<Training> {
     let Shape { b, t, h, layers, directions, .. } = shape;
     let store = ParamStore::new(0);
-    let vb = store.builder(DType::F32, &Device::Cpu);
+    let vb = store.builder(DType::F32, data::device());
     let bidirectional = directions == 2;
     let config =
         RecurrentConfig { num_layers: layers, bidirectional, ..RecurrentConfig::new(h, h) };

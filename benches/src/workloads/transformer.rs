@@ -1,8 +1,8 @@
-//! A training step of the Transformer (Vaswani et al. 2017): 3 + 3 layers, d 256, 8 heads, inner width 1024, one table of 8000
-//! words for both embeddings and the output, label smoothing 0.1, no dropout, Adam.
+//! A training step of the Transformer (Vaswani et al. 2017): one table of words for both embeddings and the output, label smoothing
+//! 0.1, no dropout, Adam.
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use mnemic_kernels::cross_entropy::{CrossEntropy, linear_cross_entropy};
 use mnemic_layers::{
     AttentionOptions, Context, Embedding, ParamStore, SinusoidLayout, TransformerConfig,
@@ -13,31 +13,45 @@ use super::{Cost, F32, Workload};
 use crate::data;
 use crate::step::{Training, Update};
 
-const B: usize = 128;
-const T: usize = 16;
-const VOCABULARY: usize = 8000;
-const D: usize = 256;
-const HEADS: usize = 8;
-const LAYERS: usize = 3;
-const INNER: usize = 1024;
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    b: usize,
+    t: usize,
+    vocabulary: usize,
+    d: usize,
+    heads: usize,
+    layers: usize,
+    inner: usize,
+}
+
+const SMALL: Shape =
+    Shape { b: 128, t: 16, vocabulary: 8000, d: 256, heads: 8, layers: 3, inner: 1024 };
+const LARGE: Shape =
+    Shape { b: 64, t: 64, vocabulary: 32_000, d: 512, heads: 8, layers: 6, inner: 2048 };
 const SMOOTHING: f64 = 0.1;
 
 pub(super) fn workloads() -> Vec<Workload> {
-    vec![Workload::new("transformer-step", 1.3, cost(), |_| step()).without_candle()]
+    let new =
+        |name, shape| Workload::new(name, 1.3, cost(shape), move |_| step(shape)).without_candle();
+    vec![
+        new("transformer-step", SMALL),
+        new("transformer-step-d512-b64-t64", LARGE).on_cuda(DType::F32),
+    ]
 }
 
 /// The products of the layers and of the output.
-fn cost() -> Cost {
-    let (rows, d, t) = ((B * T) as f64, D as f64, T as f64);
-    let layers = LAYERS as f64;
+fn cost(shape: Shape) -> Cost {
+    let rows = (shape.b * shape.t) as f64;
+    let [d, t, layers, inner_width, words] =
+        [shape.d, shape.t, shape.layers, shape.inner, shape.vocabulary].map(|n| n as f64);
     // Four projections and two products of scores; a decoder layer has two of them.
     let attention = |pairs: f64| rows * 4. * d * d + 2. * rows * pairs * d;
-    let inner = rows * 2. * d * INNER as f64;
+    let inner = rows * 2. * d * inner_width;
     let encoder = layers * (attention(t) + inner);
     let decoder = layers * (attention((t + 1.) / 2.) + attention(t) + inner);
-    let output = rows * d * VOCABULARY as f64;
-    let weights = layers * (3. * 4. * d * d + 2. * 2. * d * INNER as f64) + d * VOCABULARY as f64;
-    let kept = 2. * layers * rows * (8. * d + INNER as f64);
+    let output = rows * d * words;
+    let weights = layers * (3. * 4. * d * d + 2. * 2. * d * inner_width) + d * words;
+    let kept = 2. * layers * rows * (8. * d + inner_width);
     Cost { flops: 3. * 2. * (encoder + decoder + output), bytes: F32 * (2. * kept + 7. * weights) }
 }
 
@@ -46,23 +60,26 @@ struct Transformer {
     positions: Tensor, // (t, d)
     encoder: TransformerEncoder,
     decoder: TransformerDecoder,
+    shape: Shape,
 }
 
 impl Transformer {
-    fn new(store: &ParamStore) -> Result<Self> {
-        let vb = store.builder(DType::F32, &Device::Cpu);
-        let config = TransformerConfig::new(D, HEADS, INNER);
+    fn new(store: &ParamStore, shape: Shape) -> Result<Self> {
+        let Shape { t, vocabulary, d, heads, layers, inner, .. } = shape;
+        let vb = store.builder(DType::F32, data::device());
+        let config = TransformerConfig::new(d, heads, inner);
         let layout = SinusoidLayout::Interleaved;
         Ok(Self {
-            embedding: Embedding::new(VOCABULARY, D, init::normal(0.1), None, vb.pp("embedding"))?,
-            positions: sinusoidal_positions(0..T, D, layout, DType::F32, &Device::Cpu)?,
-            encoder: TransformerEncoder::new(&config, LAYERS, false, vb.pp("encoder"))?,
-            decoder: TransformerDecoder::new(&config, LAYERS, false, vb.pp("decoder"))?,
+            embedding: Embedding::new(vocabulary, d, init::normal(0.1), None, vb.pp("embedding"))?,
+            positions: sinusoidal_positions(0..t, d, layout, DType::F32, data::device())?,
+            encoder: TransformerEncoder::new(&config, layers, false, vb.pp("encoder"))?,
+            decoder: TransformerDecoder::new(&config, layers, false, vb.pp("decoder"))?,
+            shape,
         })
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        let words = (self.embedding.forward(ids)? * (D as f64).sqrt())?;
+        let words = (self.embedding.forward(ids)? * (self.shape.d as f64).sqrt())?;
         Ok(words.broadcast_add(&self.positions)?)
     }
 
@@ -72,17 +89,18 @@ impl Transformer {
         let (all, causal) = (AttentionOptions::default(), AttentionOptions::causal());
         let memory = self.encoder.forward(&self.embed(source)?, &all, &ctx)?;
         let ys = self.decoder.forward(&self.embed(target)?, &memory, &causal, &all, &ctx)?;
-        Ok(ys.reshape((B * T, D))?)
+        Ok(ys.reshape((self.shape.b * self.shape.t, self.shape.d))?)
     }
 }
 
-fn step() -> Result<Training> {
+fn step(shape: Shape) -> Result<Training> {
+    let Shape { b, t, vocabulary, .. } = shape;
     let store = ParamStore::new(0);
-    let model = Transformer::new(&store)?;
+    let model = Transformer::new(&store, shape)?;
     data::fill(&store)?;
-    let ids = |name: &str| data::ids(name, B * T, 1, VOCABULARY as u32);
-    let source = Tensor::from_vec(ids("source"), (B, T), &Device::Cpu)?;
-    let target = Tensor::from_vec(ids("target"), (B, T), &Device::Cpu)?;
+    let ids = |name: &str| data::ids(name, b * t, 1, vocabulary as u32);
+    let source = Tensor::from_vec(ids("source"), (b, t), data::device())?;
+    let target = Tensor::from_vec(ids("target"), (b, t), data::device())?;
     let labels: Vec<i64> = ids("labels").into_iter().map(i64::from).collect();
     let options = CrossEntropy { label_smoothing: SMOOTHING, ..CrossEntropy::default() };
     let update = Update::adam(&store)?;
