@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use mnemic_tasks::Place;
 use mnemic_tasks::data::babi::{Edition, Split, Task};
 
 /// Train memory networks, ask them questions, and see what they attended to.
@@ -74,6 +75,9 @@ pub(crate) struct TrainArgs {
     /// No progress on standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// Compute on cpu, cuda or cuda:N
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +90,9 @@ pub(crate) struct EvalArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Compute on cpu, cuda or cuda:N
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -122,6 +129,9 @@ pub(crate) struct AskArgs {
     /// Print answers and attention as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Compute on cpu, cuda or cuda:N
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -155,6 +165,9 @@ pub(crate) struct InspectArgs {
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// Compute on cpu, cuda or cuda:N
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -291,6 +304,9 @@ pub(crate) struct BabiBenchArgs {
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// Compute on cpu, cuda or cuda:N
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: Place,
 }
 
 #[derive(Debug, clap::Args)]

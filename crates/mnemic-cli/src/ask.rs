@@ -21,7 +21,7 @@ struct Session<'a> {
 }
 
 pub(crate) fn ask(args: &AskArgs) -> Result<ExitCode> {
-    let model = BabiModel::open(&args.run)?;
+    let model = BabiModel::open_on(&args.run, args.device)?;
     let mut session = Session { model: &model, args, story: vec![], traces: vec![] };
     match &args.story {
         Some(path) => session.read_file(path)?,

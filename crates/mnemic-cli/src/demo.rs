@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use mnemic_tasks::Recipe;
 use mnemic_tasks::babi::{self, BabiData, BabiModel, RunOptions};
 use mnemic_tasks::engine::{Interrupt, ProgressBar};
+use mnemic_tasks::{Place, Recipe};
 
 use crate::args::DemoArgs;
 use crate::inspect::attention_page;
@@ -41,6 +41,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
         data: None,
         interrupt: Interrupt::on_signals()?,
         command: command_line(),
+        place: Place::Cpu,
     };
     let result = babi::train(&recipe, &options, &mut ProgressBar::new())?;
     if result.interrupted {

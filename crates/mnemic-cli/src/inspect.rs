@@ -14,7 +14,7 @@ use crate::output;
 const SEARCH: usize = 5_000;
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode> {
-    let model = BabiModel::open(&args.run)?;
+    let model = BabiModel::open_on(&args.run, args.device)?;
     let data =
         BabiData::load_with(&model.recipe.data, args.data.as_deref(), Some(&model.vocabulary))?;
     let mut traces = Vec::new();

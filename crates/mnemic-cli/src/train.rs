@@ -31,6 +31,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
         data: args.data.clone(),
         interrupt: Interrupt::on_signals()?,
         command: command_line(),
+        place: args.device,
     };
     let mut bar = ProgressBar::new();
     let mut silent = ();
@@ -59,7 +60,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
 }
 
 pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode> {
-    let model = BabiModel::open(&args.run)?;
+    let model = BabiModel::open_on(&args.run, args.device)?;
     let tests = model.test(args.data.as_deref())?;
     if args.json {
         output::json(&tests)?

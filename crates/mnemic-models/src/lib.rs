@@ -16,5 +16,5 @@ pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, Wei
 pub use mnemic_layers::{Context, ParamStore, Trace, Watched, softmax};
 pub use pretrained::{Pretrained, from_pretrained, load_tensors, save_pretrained};
 pub use story::{
-    NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,
+    HostIds, NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,
 };

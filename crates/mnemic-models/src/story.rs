@@ -3,8 +3,9 @@
 //! Letters: b batch, n sentences, j words of a sentence, q words of a question, v vocabulary.
 
 use std::fmt::Debug;
+use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 use mnemic_layers::Context;
 use mnemic_layers::losses::{CrossEntropy, Reduction, cross_entropy};
 
@@ -43,6 +44,40 @@ pub struct StoryBatch {
     /// The sentences that support each answer, in the order of the reasoning, counted from 0. A
     /// list may be empty, and so may the whole where supports are not known.
     pub supports: Vec<Vec<usize>>,
+    /// The ids as the host knows them; `HostIds::default()` where it does not.
+    pub host: HostIds,
+}
+
+/// The word ids of a batch on the host: read from the device once, when they are first needed, so that a training step
+/// does not wait for the device to send them back.
+#[derive(Debug, Clone, Default)]
+pub struct HostIds(Arc<OnceLock<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    /// The tensors that hold these ids: a batch whose tensors were exchanged is not this one.
+    of: [TensorId; 2],
+    words: Vec<u32>,
+    asked: Vec<u32>,
+}
+
+impl HostIds {
+    fn of([story, question]: [&Tensor; 2], words: Vec<u32>, asked: Vec<u32>) -> Self {
+        let known = Known { of: [story.id(), question.id()], words, asked };
+        Self(Arc::new(OnceLock::from(known)))
+    }
+
+    fn get(&self, [story, question]: [&Tensor; 2]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let of = [story.id(), question.id()];
+        if let Some(known) = self.0.get().filter(|known| known.of == of) {
+            return Ok((known.words.clone(), known.asked.clone()));
+        }
+        let words = story.flatten_all()?.to_vec1::<u32>()?;
+        let asked = question.flatten_all()?.to_vec1::<u32>()?;
+        // Only the first tensors are remembered.
+        let _ = self.0.set(Known { of, words: words.clone(), asked: asked.clone() });
+        Ok((words, asked))
+    }
 }
 
 impl StoryBatch {
@@ -77,16 +112,30 @@ impl StoryBatch {
         for (row, question) in questions.iter().enumerate() {
             asked[row * q..][..question.len()].copy_from_slice(question);
         }
+        let story = Tensor::from_slice(&words, (b, n, j), device)?;
+        let question = Tensor::from_slice(&asked, (b, q), device)?;
         let batch = Self {
-            story: Tensor::from_vec(words, (b, n, j), device)?,
+            host: HostIds::of([&story, &question], words, asked),
+            story,
             story_lengths: stories.iter().map(Vec::len).collect(),
             sentence_lengths,
-            question: Tensor::from_vec(asked, (b, q), device)?,
+            question,
             question_lengths: questions.iter().map(Vec::len).collect(),
             supports,
         };
         batch.validate()?;
         Ok(batch)
+    }
+
+    /// The batch on a device.
+    ///
+    /// # Errors
+    /// What [`StoryBatch::validate`] says of word ids; the device may fail.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        let (words, asked) = self.host.get([&self.story, &self.question])?;
+        let (story, question) = (self.story.to_device(device)?, self.question.to_device(device)?);
+        let host = HostIds::of([&story, &question], words, asked);
+        Ok(Self { story, question, host, ..self.clone() })
     }
 
     /// The number of rows.
@@ -126,8 +175,7 @@ impl StoryBatch {
         }
         self.check_lengths(n, j, q)?;
         self.check_supports()?;
-        let words = self.story.flatten_all()?.to_vec1::<u32>()?;
-        let asked = self.question.flatten_all()?.to_vec1::<u32>()?;
+        let (words, asked) = self.host.get([&self.story, &self.question])?;
         check_nulls("sentence", &words, j, &self.sentence_lengths, n)?;
         check_nulls("question", &asked, q, &self.question_lengths, 1)?;
         Ok((words, asked))
@@ -220,6 +268,7 @@ impl StoryBatch {
             question,
             question_lengths: self.question_lengths.clone(),
             supports: supports.map(|(s, &d)| known_chain(s, d)).collect(),
+            host: HostIds::default(),
         };
         Ok(Prepared { batch, words, asked, dropped })
     }

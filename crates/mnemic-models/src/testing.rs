@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use mnemic_layers::{Context, ParamStore};
 use mnemic_testing::assert_close;
 
-use crate::story::{Phase, StoryBatch, StoryModel};
+use crate::story::{HostIds, Phase, StoryBatch, StoryModel};
 
 /// Words of [`stories`]: people 1-4, verbs 5-6, places 7-10, "where" 11.
 pub(crate) const VOCAB: usize = 12;
@@ -68,6 +68,7 @@ pub(crate) fn rows(batch: &StoryBatch, range: std::ops::Range<usize>) -> StoryBa
         question: batch.question.narrow(0, range.start, range.len()).unwrap(),
         question_lengths: batch.question_lengths[range.clone()].to_vec(),
         supports: batch.supports[range].to_vec(),
+        host: HostIds::default(),
     }
 }
 

@@ -44,7 +44,7 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     order.sort_by_key(|&i| (lengths[i], i));
     let batches = order
         .chunks(size)
-        .map(|rows| Ok(to_tensors(&data.batch(rows)?)?))
+        .map(|rows| Ok(to_tensors(&data.batch(rows)?, &Device::Cpu)?))
         .collect::<Result<Vec<_>, Box<dyn Error + Send + Sync>>>()?;
     let pad = data.pad_to();
     let sizes = Sizes {

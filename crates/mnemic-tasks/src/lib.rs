@@ -3,6 +3,7 @@
 pub mod babi;
 mod error;
 mod files;
+mod place;
 mod provenance;
 pub mod recipe;
 
@@ -12,5 +13,6 @@ pub use mnemic_data as data;
 pub use mnemic_models as models;
 pub use mnemic_pictures as pictures;
 pub use mnemic_train as engine;
+pub use place::Place;
 pub use provenance::Provenance;
 pub use recipe::Recipe;

@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct Provenance {
     /// The processor's name and the threads used.
     pub machine: String,
-    /// The commit of the checkout that the program ran in, with `+` where files were changed; empty outside of one.
+    /// The device that computed, where it was not the processor: its place and its name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
+    /// The commit of the checkout that the program ran in, with `+` where files were changed; outside of one, what the
+    /// environment variable `MNEMIC_COMMIT` says.
     pub commit: String,
     /// The version of this crate.
     pub version: String,
@@ -26,10 +30,19 @@ impl Provenance {
         let threads = rayon::current_num_threads();
         Self {
             machine: format!("{}, {threads} threads", processor()),
+            device: String::new(),
             commit: commit(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             command: command.to_string(),
             date: today(),
+        }
+    }
+
+    /// Processor and device in a line.
+    pub fn hardware(&self) -> String {
+        match self.device.as_str() {
+            "" => self.machine.clone(),
+            device => format!("{}; {device}", self.machine),
         }
     }
 }
@@ -45,7 +58,9 @@ fn commit() -> String {
         let output = Command::new("git").args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
-    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return String::new() };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return std::env::var("MNEMIC_COMMIT").unwrap_or_default();
+    };
     // The tables of results change while results are made; they are no change of the program.
     let tables = ":(top,exclude,glob)models/**/results.csv";
     let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", tables]);

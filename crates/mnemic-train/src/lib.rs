@@ -35,4 +35,4 @@ pub use schedule::{Schedule, ScheduleConfig, ScheduleState, Unit};
 pub use stack::on_big_stack;
 pub use trainer::Trainer;
 
-pub use mnemic_kernels::{backward, backward_from};
+pub use mnemic_kernels::{backward, backward_from, cuda};

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use mnemic_tasks::Recipe;
 use mnemic_tasks::babi::{ResultRow, RunResult, update_csv};
 use mnemic_tasks::engine::Interrupt;
+use mnemic_tasks::{Place, Recipe};
 
 /// How long a run may take to save itself once it was asked to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +31,7 @@ impl Job {
 /// What all jobs share.
 pub(super) struct Runner {
     pub(super) data: Option<PathBuf>,
+    pub(super) device: Place,
     /// Threads of each run.
     pub(super) threads: usize,
     /// The number of jobs.
@@ -103,6 +104,7 @@ impl Runner {
         if let Some(data) = &self.data {
             command.arg("--data").arg(data);
         }
+        command.arg("--device").arg(self.device.to_string());
         command.env("RAYON_NUM_THREADS", self.threads.to_string()).stdout(Stdio::null());
         if self.at_once > 1 {
             command.arg("--quiet").stderr(Stdio::piped());

@@ -42,6 +42,7 @@ fn babi(args: &BabiBenchArgs) -> Result<ExitCode> {
     let at_once = args.jobs.map_or(cores, usize::from).min(jobs.len());
     let runner = Runner {
         data: args.data.clone(),
+        device: args.device,
         threads: (cores / at_once).max(1),
         all: jobs.len(),
         at_once,

@@ -40,15 +40,53 @@ pub fn device(ordinal: usize) -> Result<Device> {
                 "CUDA device {ordinal}: libcuda, libcublas or libcurand is missing on this machine"
             );
         }
+        let count = candle_core::cuda_backend::cudarc::driver::CudaContext::device_count();
+        match count {
+            Ok(n) if ordinal >= n.max(0) as usize => {
+                bail!("CUDA device {ordinal}: this machine has {n}, counted from 0")
+            }
+            Ok(_) => {}
+            Err(e) => bail!("CUDA device {ordinal}: the driver says {e:?}"),
+        }
         let device = Device::new_cuda_with_stream(ordinal)?;
         if let Device::Cuda(cuda) = &device {
             // SAFETY: one stream a device orders everything that is done on it.
             unsafe { cuda.disable_event_tracking() };
+            keep_memory(cuda)?;
         }
         Ok(device)
     }
     #[cfg(not(feature = "cuda"))]
     bail!("CUDA device {ordinal}: this program was built without the feature `cuda`")
+}
+
+/// Lets the driver keep freed memory for the next allocation. Otherwise it goes back whenever the host waits for the device, and
+/// a training step, which asks for the same tensors again, would map its memory anew each time.
+#[cfg(feature = "cuda")]
+fn keep_memory(cuda: &candle_core::CudaDevice) -> Result<()> {
+    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    let context = cuda.cuda_stream().context().clone();
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut all = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the pool is the device's own, which lives as long as the context; the attribute's type is a u64.
+    let set = unsafe {
+        result::device::get_default_mem_pool(context.cu_device()).and_then(|pool| {
+            result::mem_pool::set_attribute(pool, attribute, std::ptr::from_mut(&mut all).cast())
+        })
+    };
+    set.map_err(candle_core::Error::wrap)
+}
+
+/// The name of a CUDA device's card; `None` for another device.
+pub fn card(device: &Device) -> Option<String> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => cuda.cuda_stream().context().name().ok(),
+        _ => None,
+    }
 }
 
 /// Whether the libraries that are opened at run time are there; where they are linked, the program would not have started.

@@ -14,7 +14,7 @@ use super::problem::to_tensors;
 use super::run::{TestResult, tests};
 use crate::babi::BabiData;
 use crate::recipe::Recipe;
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// A trained bAbI model with its vocabulary and the recipe that it came from.
 pub struct BabiModel {
@@ -26,15 +26,25 @@ pub struct BabiModel {
     pub vocabulary: Vocabulary,
     /// How it was trained.
     pub recipe: Recipe,
+    pub(super) device: Device,
     pub(super) model: AnyStoryModel,
 }
 
 impl BabiModel {
-    /// Opens a model's folder, or a run's, whose chosen model is in `model/`.
+    /// Opens a model's folder, or a run's, whose chosen model is in `model/`, on the CPU.
     ///
     /// # Errors
     /// When a file is missing or damaged or does not fit the others, naming it.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_on(path, Place::Cpu)
+    }
+
+    /// [`BabiModel::open`] on a device.
+    ///
+    /// # Errors
+    /// Also when there is no such device.
+    pub fn open_on(path: &Path, place: Place) -> Result<Self> {
+        let device = place.open()?;
         let inner = path.join("model");
         let path = if inner.join("config.json").exists() { inner } else { path.to_path_buf() };
         if !path.join("config.json").exists() {
@@ -43,7 +53,7 @@ impl BabiModel {
                 path.display()
             )));
         }
-        let loaded = from_pretrained(&path, DType::F32, &Device::Cpu)?;
+        let loaded = from_pretrained(&path, DType::F32, &device)?;
         let file = path.join("vocab.json");
         let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
         let vocabulary = Vocabulary::from_json(&text)
@@ -57,7 +67,8 @@ impl BabiModel {
             )));
         }
         let recipe = Recipe::read(&path.join("recipe.toml"), &[])?;
-        Ok(Self { path, config: loaded.config, vocabulary, recipe, model: loaded.model })
+        let (config, model) = (loaded.config, loaded.model);
+        Ok(Self { path, config, vocabulary, recipe, device, model })
     }
 
     /// Tests the model on the test data of its recipe. `data` is where official files lie.
@@ -66,7 +77,7 @@ impl BabiModel {
     /// When the data cannot be read or holds words that the model does not know.
     pub fn test(&self, data: Option<&Path>) -> Result<Vec<TestResult>> {
         let loaded = BabiData::load_with(&self.recipe.data, data, Some(&self.vocabulary))?;
-        tests(&self.recipe, &self.model, &loaded)
+        tests(&self.recipe, &self.model, &loaded, &self.device)
     }
 
     /// Answers the question of an example; with probabilities, the `answers` best first, and the attention of every pass.
@@ -79,7 +90,7 @@ impl BabiModel {
         unlabelled.answer.clear();
         let encoded =
             Encoded::new(&[unlabelled], &self.vocabulary, self.recipe.data.max_sentences)?;
-        let (batch, _) = to_tensors(&encoded.batch(&[0])?)?;
+        let (batch, _) = to_tensors(&encoded.batch(&[0])?, &self.device)?;
         let ctx = Context::eval().watching();
         let logits = self.model.forward(&batch, &ctx)?.logits;
         let probabilities = softmax(&logits)?.squeeze(0)?.to_vec1::<f32>()?;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use mnemic_data::babi::generate::{Entities, GeneratorConfig, Person, Pronoun, generate};
 use mnemic_data::babi::{Example, Task, examples};
 use mnemic_data::{Encoded, Vocabulary};
@@ -94,7 +94,8 @@ pub fn generalise(
         let model = with_words_of(model, &examples, seed)?;
         let limit = model.recipe.data.max_sentences;
         let encoded = Encoded::new(&examples, &model.vocabulary, limit)?;
-        let score = evaluate(&model.model, &encoded)?.remove(&task.number()).unwrap_or_default();
+        let score = evaluate(&model.model, &encoded, &model.device)?;
+        let score = score.get(&task.number()).copied().unwrap_or_default();
         errors.insert(stories, score.error_percent());
     }
     Ok(errors)
@@ -103,12 +104,12 @@ pub fn generalise(
 /// The model with a larger vocabulary.
 fn with_words_of(old: &BabiModel, examples: &[Example], seed: u64) -> Result<BabiModel> {
     let vocabulary = extended(&old.vocabulary, examples)?;
-    let loaded = from_pretrained(&old.path, DType::F32, &Device::Cpu)?;
+    let loaded = from_pretrained(&old.path, DType::F32, &old.device)?;
     let (known, all) = (old.vocabulary.len(), vocabulary.len());
     let larger = serde_json::json!({ "vocab_size": all });
     let config = loaded.config.with_overrides(larger.as_object().cloned().unwrap_or_default())?;
     let store = ParamStore::new(seed);
-    let model = config.build(store.builder(DType::F32, &Device::Cpu))?;
+    let model = config.build(store.builder(DType::F32, &old.device))?;
     let fresh = store.snapshot()?;
     let mut values = HashMap::new();
     for (name, trained) in loaded.store.snapshot()? {
@@ -119,8 +120,8 @@ fn with_words_of(old: &BabiModel, examples: &[Example], seed: u64) -> Result<Bab
     if let Err(mismatch) = store.load(&values)? {
         return Err(Error::request(format!("{}: {mismatch:?}", old.path.display())));
     }
-    let (path, recipe) = (old.path.clone(), old.recipe.clone());
-    Ok(BabiModel { path, config, vocabulary, recipe, model })
+    let (path, recipe, device) = (old.path.clone(), old.recipe.clone(), old.device.clone());
+    Ok(BabiModel { path, config, vocabulary, recipe, device, model })
 }
 
 fn cannot(config: &ModelConfig, name: &str) -> Error {
@@ -230,6 +231,7 @@ pub fn generalisation_table(rows: &[GeneralisationRow]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     #[test]
     fn every_kind_of_stories_differs_as_it_says() {

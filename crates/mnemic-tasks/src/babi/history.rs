@@ -85,7 +85,7 @@ pub fn confusions(model: &BabiModel, data: &BabiData) -> Result<Vec<Confusion>> 
     let mut counts = BTreeMap::new();
     let all: Vec<usize> = (0..tasks.len()).collect();
     for chunk in all.chunks(500) {
-        let (batch, answers) = to_tensors(&data.test.batch(chunk)?)?;
+        let (batch, answers) = to_tensors(&data.test.batch(chunk)?, &model.device)?;
         let said = model.model.forward(&batch, &Context::eval())?.logits.argmax(1)?;
         for ((&i, answer), said) in chunk.iter().zip(answers).zip(said.to_vec1::<u32>()?) {
             if said != answer {

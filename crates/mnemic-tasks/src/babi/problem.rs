@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use mnemic_data::{Batch, Encoded, Sampling, batches};
 use mnemic_models::{
-    AnyStoryModel, Context, ParamStore, Phase, StoryBatch, StoryModel, answer_loss,
+    AnyStoryModel, Context, HostIds, ParamStore, Phase, StoryBatch, StoryModel, answer_loss,
 };
 use mnemic_train::{LossOutput, Phase as TrainPhase, Problem, Validation};
 
@@ -16,22 +16,22 @@ use crate::{Error, Result};
 /// Examples that are evaluated at once.
 const EVAL_BATCH: usize = 500;
 
-/// The padded batch as tensors, with the answers.
+/// The padded batch as tensors on a device, with the answers.
 ///
 /// # Errors
-/// When the lengths do not fit the tables, which a [`Batch`] never is.
-pub fn to_tensors(batch: &Batch) -> Result<(StoryBatch, Vec<u32>)> {
+/// When the lengths do not fit the tables, which those of a [`Batch`] always do; when the device fails.
+pub fn to_tensors(batch: &Batch, device: &Device) -> Result<(StoryBatch, Vec<u32>)> {
     let (b, n, j) = (batch.batch_size, batch.num_sentences, batch.sentence_len);
-    let device = Device::Cpu;
     let story = StoryBatch {
-        story: Tensor::from_slice(&batch.story, (b, n, j), &device)?,
+        story: Tensor::from_slice(&batch.story, (b, n, j), &Device::Cpu)?,
         story_lengths: batch.story_lengths.clone(),
         sentence_lengths: batch.sentence_lengths.clone(),
-        question: Tensor::from_slice(&batch.question, (b, batch.question_len), &device)?,
+        question: Tensor::from_slice(&batch.question, (b, batch.question_len), &Device::Cpu)?,
         question_lengths: batch.question_lengths.clone(),
         supports: batch.supports.clone(),
+        host: HostIds::default(),
     };
-    Ok((story, batch.answers.clone()))
+    Ok((story.on(device)?, batch.answers.clone()))
 }
 
 /// How many answers of a model are wrong, and how sure it is of the right ones.
@@ -58,11 +58,15 @@ impl Score {
     }
 }
 
-/// Tests a model on examples; the scores by task number.
+/// Tests a model that lives on `device` on examples; the scores by task number.
 ///
 /// # Errors
 /// When the examples do not fit the model.
-pub fn evaluate(model: &AnyStoryModel, examples: &Encoded) -> Result<BTreeMap<u8, Score>> {
+pub fn evaluate(
+    model: &AnyStoryModel,
+    examples: &Encoded,
+    device: &Device,
+) -> Result<BTreeMap<u8, Score>> {
     let mut scores = BTreeMap::<u8, Score>::new();
     let tasks: Vec<u8> = examples.tasks().collect();
     let mut by_task = BTreeMap::<u8, Vec<usize>>::new();
@@ -71,7 +75,7 @@ pub fn evaluate(model: &AnyStoryModel, examples: &Encoded) -> Result<BTreeMap<u8
     }
     for (task, indices) in by_task {
         for chunk in indices.chunks(EVAL_BATCH) {
-            let (batch, answers) = to_tensors(&examples.batch(chunk)?)?;
+            let (batch, answers) = to_tensors(&examples.batch(chunk)?, device)?;
             let logits = model.forward(&batch, &Context::eval())?.logits;
             scores.entry(task).or_default().add(Score {
                 examples: chunk.len(),
@@ -102,6 +106,8 @@ pub struct BabiProblem<'a> {
     phase: Phase,
     lengths: Vec<usize>,
     fingerprint: String,
+    /// Where the parameters are.
+    device: Device,
     /// Rows that are set back to 0 after a step, as masks.
     null_rows: Vec<(String, Tensor)>,
 }
@@ -134,9 +140,22 @@ impl<'a> BabiProblem<'a> {
             let mask = Tensor::from_vec(mask, (var.dim(0)?, 1), var.device())?;
             null_rows.push((name, mask.to_dtype(var.dtype())?));
         }
+        let vars = store.vars();
+        let device = vars.first().map_or(Device::Cpu, |(_, var)| var.device().clone());
         let lengths = data.train.story_lengths();
         let phase = Phase::Main;
-        Ok(Self { model, store, data, batches, seed, phase, lengths, fingerprint, null_rows })
+        Ok(Self {
+            model,
+            store,
+            data,
+            batches,
+            seed,
+            phase,
+            lengths,
+            fingerprint,
+            device,
+            null_rows,
+        })
     }
 
     /// The loss summed over a batch and, where the forward pass gives them, the wrong answers.
@@ -157,7 +176,7 @@ impl<'a> BabiProblem<'a> {
         for chunk in
             batches(&self.data.valid.story_lengths(), EVAL_BATCH, Sampling::Sequential, 0, 0)?
         {
-            let batch = to_tensors(&self.data.valid.batch(&chunk)?)?;
+            let batch = to_tensors(&self.data.valid.batch(&chunk)?, &self.device)?;
             let ctx = Context::eval();
             let (loss, errors) = self.batch_loss(&batch, &ctx)?;
             let errors = match errors {
@@ -195,7 +214,7 @@ impl Problem for BabiProblem<'_> {
 
     fn load_batch(&self, indices: &[usize]) -> mnemic_train::Result<Self::Batch> {
         let batch = self.data.train.batch(indices).map_err(|e| engine(e.into()))?;
-        to_tensors(&batch).map_err(engine)
+        to_tensors(&batch, &self.device).map_err(engine)
     }
 
     fn loss(&self, batch: &Self::Batch, ctx: &Context) -> mnemic_train::Result<LossOutput> {

@@ -32,7 +32,7 @@ pub struct ResultRow {
     pub recipe: String,
     /// The day.
     pub date: String,
-    /// Processor and threads.
+    /// Processor, threads and, where another device computed, that one.
     pub machine: String,
     /// Wrong answers of the chosen model on the validation data, in percent.
     pub validation_error_percent: Option<f64>,
@@ -66,7 +66,7 @@ impl ResultRow {
             commit: p.commit.clone(),
             recipe: recipe_path.file_name().unwrap_or_default().to_string_lossy().into(),
             date: p.date.clone(),
-            machine: p.machine.clone(),
+            machine: p.hardware(),
             validation_error_percent: result.validation.get("error").map(|e| rounded(100. * e, 2)),
             restarts: result.epochs.len(),
             examples_per_second: rounded(result.examples_per_second, 0),

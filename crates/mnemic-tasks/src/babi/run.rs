@@ -16,7 +16,7 @@ use super::problem::{BabiProblem, engine, evaluate};
 use crate::babi::BabiData;
 use crate::provenance::Provenance;
 use crate::recipe::Recipe;
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// Where a run goes and what it listens to.
 #[derive(Debug, Default, Clone)]
@@ -29,6 +29,8 @@ pub struct RunOptions {
     pub interrupt: Interrupt,
     /// The command that started the run, for the model card.
     pub command: String,
+    /// Where the model is trained and tested. Checkpoints and models are the same everywhere, and a run may go on elsewhere.
+    pub place: Place,
 }
 
 /// The test of one task.
@@ -110,10 +112,10 @@ pub(super) fn model_config(recipe: &Recipe, data: &BabiData) -> Result<ModelConf
     Ok(config.with_overrides(overrides)?)
 }
 
-/// A new model with its parameters from `seed`.
-fn build(config: &ModelConfig, seed: u64) -> Result<(AnyStoryModel, ParamStore)> {
+/// A new model on `device` with its parameters from `seed`.
+fn build(config: &ModelConfig, seed: u64, device: &Device) -> Result<(AnyStoryModel, ParamStore)> {
     let store = ParamStore::new(seed);
-    let model = config.build(store.builder(DType::F32, &Device::Cpu))?;
+    let model = config.build(store.builder(DType::F32, device))?;
     Ok((model, store))
 }
 
@@ -132,6 +134,7 @@ pub fn train(
     if let Some(done) = finished(recipe, &options.run_dir)? {
         return Ok(done);
     }
+    let device = options.place.open()?;
     let data = BabiData::load(&recipe.data, options.data.as_deref())?;
     let config = model_config(recipe, &data)?;
     claim(recipe, &options.run_dir)?;
@@ -147,7 +150,7 @@ pub fn train(
         stop_when: content(recipe),
     };
     let runs = best_of(&restarts, &options.run_dir, |seed, dir| {
-        let (model, store) = build(&config, seed).map_err(engine)?;
+        let (model, store) = build(&config, seed, &device).map_err(engine)?;
         let print = fingerprint.clone();
         let mut problem = BabiProblem::new(&model, &store, &data, &recipe.batches, seed, print)
             .map_err(engine)?;
@@ -161,7 +164,7 @@ pub fn train(
     let (Some(seed), Some(dir)) = (runs.best_seed, &runs.best_dir) else {
         return Ok(interrupted(recipe, options));
     };
-    let (model, store) = build(&config, seed)?;
+    let (model, store) = build(&config, seed, &device)?;
     let best = Checkpoints::of_run(dir).best()?;
     let best =
         best.ok_or_else(|| Error::request(format!("{}: no best checkpoint", dir.display())))?;
@@ -169,9 +172,10 @@ pub fn train(
         return Err(Error::request(format!("{}: {mismatch:?}", best.path().display())));
     }
     let mut result = summary(recipe, options, seed, &runs.reports, store.num_parameters());
+    result.provenance.device = options.place.describe(&device);
     result.interrupted = runs.interrupted;
     if !runs.interrupted {
-        result.tests = tests(recipe, &model, &data)?;
+        result.tests = tests(recipe, &model, &data, &device)?;
     }
     save(recipe, options, &config, &store, &data, &result)?;
     Ok(result)
@@ -259,8 +263,9 @@ pub(super) fn tests(
     recipe: &Recipe,
     model: &AnyStoryModel,
     data: &BabiData,
+    device: &Device,
 ) -> Result<Vec<TestResult>> {
-    let scores = evaluate(model, &data.test)?;
+    let scores = evaluate(model, &data.test, device)?;
     Ok(scores
         .into_iter()
         .map(|(task, score)| TestResult {
