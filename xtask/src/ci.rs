@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -38,6 +38,11 @@ const STEPS: &[Step] = &[
             let args = ["doc", "--workspace", "--no-deps"];
             cargo(root, &args, Some(("RUSTDOCFLAGS", "-D warnings")))
         },
+    },
+    Step {
+        name: "cuda",
+        about: "CUDA kernels pass their tests on the CPU (needs a C++ compiler)",
+        run: cuda,
     },
     Step { name: "test", about: "all tests pass (`cargo xtask test`)", run: test::run_all },
 ];
@@ -117,6 +122,19 @@ fn cargo(root: &Path, args: &[&str], variable: Option<(&str, &str)>) -> Result<b
     Ok(process::status(&mut command)?.success())
 }
 
+/// The kernels of the feature `cuda`, compiled for the CPU. `nvcc` and a GPU are not needed; their own check is `cargo xtask gpu`.
+fn cuda(root: &Path) -> Result<bool> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    if process::first_line(Command::new(&compiler).arg("--version")).is_none() {
+        println!("skipped: cuda: no C++ compiler `{compiler}`");
+        return Ok(true);
+    }
+    let shared = ["--package", "mnemic-kernels", "--features", "cuda-emulation"];
+    let lint = [&["clippy", "--lib", "--tests"][..], &shared, &["--", "-D", "warnings"]].concat();
+    let test = [&["test", "--lib"][..], &shared, &["--", "cuda"]].concat();
+    Ok(cargo(root, &lint, None)? && cargo(root, &test, None)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +145,7 @@ mod tests {
             let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
             select(&asked).unwrap().iter().map(|step| step.name).collect()
         };
-        assert_eq!(names(&[]), ["fmt", "tidy", "clippy", "docs", "test"]);
+        assert_eq!(names(&[]), ["fmt", "tidy", "clippy", "docs", "cuda", "test"]);
         assert_eq!(names(&["docs", "fmt"]), ["fmt", "docs"]);
     }
 

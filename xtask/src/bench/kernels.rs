@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{BENCHES, PEERS, Program, program, python, record};
+use super::{BENCHES, PEERS, Program, program_with, python, record};
 use crate::flags::{Args, nearest};
 use crate::process;
 
@@ -19,26 +19,30 @@ compiled, the better one counts) in a second one, and takes these arguments:\n\
 \x20 --filter TEXT          only workloads whose name contains it; several behind commas\n\
 \x20 --seconds S            measuring time of a workload and number of threads (default: 10)\n\
 \x20 --compile-seconds S    how long torch.compile may take for a workload (default: 300; 0: never)\n\
+\x20 --device cuda          measure on a GPU (cuda:1: the second one); needs nvcc to build\n\
 \x20 --json FILE            write the results there, too\n\
 With --list it lists its workloads; --save keeps a table (.md) and the results (.json).";
 
 /// The arguments with values that are handed on as they are.
-const HANDED_ON: &[&str] = &["--filter", "--seconds", "--compile-seconds"];
+const HANDED_ON: &[&str] = &["--filter", "--seconds", "--compile-seconds", "--device"];
 
 #[derive(Debug, Default, PartialEq)]
 struct Wanted {
     threads: Vec<usize>,
     json: Vec<PathBuf>,
     handed_on: Vec<String>,
+    /// Whether a GPU is measured.
+    cuda: bool,
 }
 
 /// Runs the bench with the arguments behind its name.
 pub(super) fn run(root: &Path, args: &Args, rest: &[String]) -> Result<ExitCode> {
-    if args.has("--list") {
-        return process::become_command(measuring(root, &["--list".into()])?);
-    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = parse(rest, cores)?;
+    if args.has("--list") {
+        let list = [&["--list".to_owned()], wanted.handed_on.as_slice()].concat();
+        return process::become_command(measuring(root, wanted.cuda, &list)?);
+    }
     let kept = match args.value("--save") {
         Some(label) => Some(saved_as(root, label)?),
         None => None,
@@ -55,7 +59,7 @@ pub(super) fn run(root: &Path, args: &Args, rest: &[String]) -> Result<ExitCode>
     let mut runs = Vec::new();
     let mut failed = false;
     for threads in &wanted.threads {
-        if let Err(error) = measure(root, &shared, *threads, &mut runs) {
+        if let Err(error) = measure(root, &wanted, &shared, *threads, &mut runs) {
             if runs.is_empty() {
                 return Err(error);
             }
@@ -64,7 +68,7 @@ pub(super) fn run(root: &Path, args: &Args, rest: &[String]) -> Result<ExitCode>
             failed = true;
         }
     }
-    let reported = report(root, &runs, &wanted.json, kept.as_ref())?;
+    let reported = report(root, &runs, &wanted, kept.as_ref())?;
     Ok(if reported && !failed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -93,11 +97,16 @@ fn parse(args: &[String], cores: usize) -> Result<Wanted> {
         match name {
             "--threads" => wanted.threads = numbers(value)?,
             "--json" => wanted.json.push(std::path::absolute(value)?),
-            _ => wanted.handed_on.extend([name.to_owned(), value.to_owned()]),
+            _ => {
+                wanted.cuda |= name == "--device" && value != "cpu";
+                wanted.handed_on.extend([name.to_owned(), value.to_owned()]);
+            }
         }
     }
     if wanted.threads.is_empty() {
-        wanted.threads = if cores > 1 { vec![1, cores] } else { vec![1] };
+        // The host's threads matter little to a GPU.
+        let both = cores > 1 && !wanted.cuda;
+        wanted.threads = if both { vec![1, cores] } else { vec![cores] };
     }
     Ok(wanted)
 }
@@ -121,16 +130,23 @@ fn text(path: &Path) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn measuring(root: &Path, args: &[String]) -> Result<Command> {
+fn measuring(root: &Path, cuda: bool, args: &[String]) -> Result<Command> {
     let bench = BENCHES.iter().find(|bench| matches!(bench.program, Program::Kernels));
-    Ok(program(root, bench.context("no bench `kernels`")?, args))
+    let build = if cuda { &["--features", "cuda"][..] } else { &[] };
+    Ok(program_with(root, bench.context("no bench `kernels`")?, build, args))
 }
 
 /// Collects the lines that the binary prints, one a workload.
-fn measure(root: &Path, shared: &[String], threads: usize, runs: &mut Vec<String>) -> Result<()> {
+fn measure(
+    root: &Path,
+    wanted: &Wanted,
+    shared: &[String],
+    threads: usize,
+    runs: &mut Vec<String>,
+) -> Result<()> {
     let mut args = vec!["--threads".to_owned(), threads.to_string()];
     args.extend_from_slice(shared);
-    let mut command = measuring(root, &args)?;
+    let mut command = measuring(root, wanted.cuda, &args)?;
     command.env("RAYON_NUM_THREADS", threads.to_string()).env("CANDLE_NUM_THREADS", "1");
     let status = process::each_line(&mut command, |line| runs.push(line.to_owned()))?;
     if !status.success() {
@@ -143,10 +159,11 @@ fn measure(root: &Path, shared: &[String], threads: usize, runs: &mut Vec<String
 fn report(
     root: &Path,
     runs: &[String],
-    json: &[PathBuf],
+    wanted: &Wanted,
     kept: Option<&(PathBuf, PathBuf)>,
 ) -> Result<bool> {
     let mut args = vec!["--report".to_owned()];
+    let json = &wanted.json;
     let (table, results) = kept.map(|(table, results)| (table, results)).unzip();
     for path in json.iter().chain(results) {
         args.extend(["--json".into(), text(path)?]);
@@ -154,7 +171,7 @@ fn report(
     if let Some(path) = table {
         args.extend(["--markdown".into(), text(path)?]);
     }
-    let mut command = measuring(root, &args)?;
+    let mut command = measuring(root, wanted.cuda, &args)?;
     let mut child = command
         .stdin(Stdio::piped())
         .spawn()
@@ -185,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_is_measured_with_all_threads() {
+        let wanted = parsed(&["--device", "cuda"]).unwrap();
+        assert_eq!((wanted.cuda, wanted.threads), (true, vec![8]));
+        assert_eq!(wanted.handed_on, ["--device", "cuda"]);
+        assert!(!parsed(&["--device=cpu"]).unwrap().cuda);
+    }
+
+    #[test]
     fn other_arguments_are_handed_on_in_either_form() {
         let wanted = parsed(&["--filter=gru,lstm", "--seconds", "3", "--json", "/x.json"]).unwrap();
         assert_eq!(wanted.handed_on, ["--filter", "gru,lstm", "--seconds", "3"]);
@@ -207,12 +232,14 @@ mod tests {
 
     #[test]
     fn the_binary_is_built_optimised() {
-        let command = measuring(Path::new("."), &["--list".into()]).unwrap();
+        let command = measuring(Path::new("."), false, &["--list".into()]).unwrap();
         let shown = process::shown(&command);
         assert!(
             shown.contains("--release --package mnemic-benches --bin bench-kernels"),
             "{shown}"
         );
         assert!(HELP.contains(HANDED_ON[0]));
+        let command = measuring(Path::new("."), true, &[]).unwrap();
+        assert!(process::shown(&command).contains("--features cuda --package mnemic-benches"));
     }
 }

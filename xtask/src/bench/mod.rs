@@ -131,8 +131,13 @@ fn find(name: &str) -> Result<&'static Bench> {
 }
 
 fn program(root: &Path, bench: &Bench, args: &[String]) -> Command {
+    program_with(root, bench, &[], args)
+}
+
+/// [`program`] with further arguments for cargo.
+fn program_with(root: &Path, bench: &Bench, build: &[&str], args: &[String]) -> Command {
     let mut command = process::cargo_in(root);
-    command.args(["run", "--release", "--package"]);
+    command.args(["run", "--release"]).args(build).arg("--package");
     match bench.program {
         Program::Example { package, example } => {
             command.args([package, "--example", example, "--"]);
