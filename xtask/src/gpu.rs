@@ -15,10 +15,10 @@ const RUN: &str = include_str!("gpu.sh");
 /// The text of `cargo xtask gpu --help`.
 pub(crate) fn help() -> String {
     "Builds the release profile with the feature `cuda` (`nvcc` must be on the PATH, or named by NVCC or\n\
-     CUDA_HOME; no GPU is needed) and packs into one folder: the tests of the kernels, the workspace's\n\
-     tests on CUDA, `bench-kernels` with its PyTorch peer, `mnemic` with the recipes, and `run.sh`,\n\
-     which starts them there. It needs the NVIDIA driver, and cuBLAS and cuRAND of the system or of\n\
-     PyTorch's wheels:\n\n\
+     CUDA_HOME; no GPU is needed) and packs into a folder, and into a .tar.gz beside it: the tests of\n\
+     the kernels, the workspace's tests on CUDA, `bench-kernels` with its PyTorch peer, `mnemic` with\n\
+     the recipes, and `run.sh`, which starts them on a machine that has the NVIDIA driver, and cuBLAS\n\
+     and cuRAND of the system or of PyTorch's wheels:\n\n\
      \x20 run.sh tests [FILTER]       all tests that use the device\n\
      \x20 run.sh bench NAME [ARGS]    `bench-kernels` beside PyTorch; writes NAME.json and NAME.md\n\
      \x20 run.sh train RECIPE [ARGS]  `mnemic train --device cuda`; likewise the other commands\n\
@@ -82,6 +82,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     write(&script, RUN)?;
     executable(&script)?;
     println!("packed: {} ({:.0} MB)", out.display(), size(&out)? as f64 / 1e6);
+    if let Some(archive) = archive(&out) {
+        let bytes = std::fs::metadata(&archive)?.len();
+        println!("the same: {} ({:.0} MB)", archive.display(), bytes as f64 / 1e6);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -118,6 +122,15 @@ fn executable_of(message: &str, product: &Product) -> Option<PathBuf> {
     let (_, rest) = message.split_once("\"executable\":\"")?;
     let (path, _) = rest.split_once('"')?;
     Some(PathBuf::from(path.replace("\\\\", "\\")))
+}
+
+/// The folder as one compressed file beside it, about a quarter of its size; `None` where there is no `tar`.
+fn archive(folder: &Path) -> Option<PathBuf> {
+    let (above, name) = (folder.parent()?, folder.file_name()?);
+    let archive = folder.with_extension("tar.gz");
+    let mut command = Command::new("tar");
+    command.arg("-C").arg(above).arg("-czf").arg(&archive).arg(name);
+    command.status().is_ok_and(|status| status.success()).then_some(archive)
 }
 
 /// Copies a program without its symbols, which are two thirds of it.

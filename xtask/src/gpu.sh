@@ -7,7 +7,7 @@ python=${MNEMIC_PYTHON:-python3}
 
 usage() {
     cat >&2 <<END
-usage: run.sh tests [FILTER]       all tests that use the device; nothing may be skipped
+usage: run.sh tests [FILTER]       all tests that use the device; FILTER chooses among those of the kernels
        run.sh bench NAME [ARGS]    bench-kernels beside PyTorch; writes NAME.json and NAME.md; ARGS such as
                                    --filter gru,lstm --seconds 5 --compile-seconds 0 --device cuda:1
        run.sh train RECIPE [ARGS]  mnemic train --device cuda; likewise eval, ask, inspect, and bench-babi
@@ -34,9 +34,18 @@ export CANDLE_NUM_THREADS="${CANDLE_NUM_THREADS:-1}"
 MNEMIC_COMMIT=$(sed -n 's/^commit=\([^ ]*\).*/\1/p' "$here/about")
 export MNEMIC_COMMIT
 
+# Without a device the tests pass, and say that they were skipped: here that is a failure.
 tests() {
-    "$here/bin/kernels-tests" "${@:-cuda}" || failed=1
-    "$here/bin/workspace-tests" "$@" --nocapture || failed=1
+    log=$(mktemp)
+    "$here/bin/workspace-tests" --nocapture >"$log" 2>&1 || failed=1
+    cat "$log"
+    if grep -q '^skipped:' "$log"; then
+        echo "run.sh: no CUDA device, see above" >&2
+        failed=1
+    else
+        "$here/bin/kernels-tests" "${@:-cuda}" || failed=1
+    fi
+    rm -f "$log"
 }
 
 bench() {
