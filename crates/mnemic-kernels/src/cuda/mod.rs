@@ -82,11 +82,14 @@ fn keep_memory(cuda: &candle_core::CudaDevice) -> Result<()> {
 
 /// The name of a CUDA device's card; `None` for another device.
 pub fn card(device: &Device) -> Option<String> {
-    match device {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(cuda) => cuda.cuda_stream().context().name().ok(),
-        _ => None,
+    if device.is_cpu() {
+        return None;
     }
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        return cuda.cuda_stream().context().name().ok();
+    }
+    None
 }
 
 /// Whether the libraries that are opened at run time are there; where they are linked, the program would not have started.
