@@ -5,7 +5,6 @@ Initial values and inputs come from a formula that both sides have (`values`), s
 
 import math
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -29,21 +28,19 @@ def seed(name):
 
 
 def bits(start, count):
-    x = (np.arange(count, dtype=np.uint64) + np.uint64(start)).astype(np.uint32)
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return x ^ (x >> np.uint32(16))
+    x = (torch.arange(count, device=DEVICE) + start) & 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
 
 
 def values(name, shape, scale, offset=0.0):
-    numbers = bits(seed(name), math.prod(shape)).astype(np.float64)
-    numbers = offset + (numbers / 2**31 - 1) * scale
-    return torch.from_numpy(numbers.astype(np.float32)).view(shape).to(DEVICE)
+    numbers = bits(seed(name), math.prod(shape)).double()
+    return (offset + (numbers / 2**31 - 1) * scale).float().view(shape)
 
 
 def ids(name, shape, low, high):
-    numbers = low + bits(seed(name), math.prod(shape)) % np.uint32(high - low)
-    return torch.from_numpy(numbers.astype(np.int64)).view(shape).to(DEVICE)
+    return (low + bits(seed(name), math.prod(shape)) % (high - low)).view(shape)
 
 
 def parameter(name, shape):

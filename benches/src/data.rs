@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use candle_core::{DType, Device, Shape, Tensor};
 use mnemic_layers::ParamStore;
+use rayon::prelude::*;
 
 /// The device of all workloads.
 static DEVICE: OnceLock<Device> = OnceLock::new();
@@ -36,7 +37,7 @@ fn bits(seed: u32, i: usize) -> u32 {
 fn values(name: &str, n: usize, scale: f64, offset: f64) -> Vec<f32> {
     let seed = seed(name);
     let value = |i| offset + (f64::from(bits(seed, i)) / f64::from(1u32 << 31) - 1.) * scale;
-    (0..n).map(|i| value(i) as f32).collect()
+    (0..n).into_par_iter().map(|i| value(i) as f32).collect()
 }
 
 /// A tensor of numbers uniform in `±scale`.

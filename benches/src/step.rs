@@ -151,6 +151,9 @@ impl Step for Training {
 
 /// In 64 bits, so that the two sides do not differ by the order of a sum.
 pub(crate) fn sum_of_squares(t: &Tensor) -> Result<f64> {
+    if !t.device().is_cpu() {
+        return Ok(t.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?);
+    }
     let values = t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(values.iter().map(|x| f64::from(*x) * f64::from(*x)).sum())
 }
