@@ -43,6 +43,49 @@ __device__ __forceinline__ void store(T* row, int i, int width, const float (&v)
     }
 }
 
+// y = f(a) and y = f(a, b), element by element: blocks of 256 threads, two packs a thread.
+constexpr int PER_THREAD = 2;
+
+// Calls work(i) for the first element of every pack of this thread.
+template <int V, class Work>
+__device__ __forceinline__ void packs(long long n, Work work) {
+    const long long block = static_cast<long long>(blockIdx.x) * (256 * V * PER_THREAD);
+    UNROLL
+    for (int k = 0; k < PER_THREAD; ++k) {
+        const long long i = block + (k * 256 + static_cast<int>(threadIdx.x)) * V;
+        if (i < n) work(k, static_cast<int>(i));
+    }
+}
+
+template <class T, class F>
+__device__ __forceinline__ void map(const T* a, T* y, int n, F f) {
+    constexpr int V = VEC<T>;
+    Pack<T, V> p[PER_THREAD];
+    packs<V>(n, [&](int k, int i) { p[k] = load<V>(a, i, n, T()); });
+    packs<V>(n, [&](int k, int i) {
+        float v[V];
+        UNROLL
+        for (int j = 0; j < V; ++j) v[j] = f(to_float(p[k].v[j]));
+        store<V>(y, i, n, v);
+    });
+}
+
+template <class T, class F>
+__device__ __forceinline__ void map(const T* a, const T* b, T* y, int n, F f) {
+    constexpr int V = VEC<T>;
+    Pack<T, V> p[PER_THREAD], q[PER_THREAD];
+    packs<V>(n, [&](int k, int i) {
+        p[k] = load<V>(a, i, n, T());
+        q[k] = load<V>(b, i, n, T());
+    });
+    packs<V>(n, [&](int k, int i) {
+        float v[V];
+        UNROLL
+        for (int j = 0; j < V; ++j) v[j] = f(to_float(p[k].v[j]), to_float(q[k].v[j]));
+        store<V>(y, i, n, v);
+    });
+}
+
 // The threads of a block that work at one row: `lanes` of them, a power of two up to 32, or the whole block. All of a
 // warp must call the sums, also those past the last row, whose `live` is false.
 struct Team {

@@ -85,6 +85,12 @@ fn launch(x: &Tensor, y: &Tensor, rows: usize, columns: usize, plan: Plan) -> Re
     launch.int(plan.lanes)?.run(x.device())
 }
 
+/// The blocks of a kernel that goes through `n` elements of `like`'s type, 16 bytes at a time where it works in packs.
+pub(crate) fn elementwise<'a>(l: Launch<'a>, like: &Tensor, n: usize, packs: bool) -> Launch<'a> {
+    let pack = if packs { 16 / like.dtype().size_in_bytes() } else { 1 };
+    l.grid(n.div_ceil(THREADS * 2 * pack), 1, 1).block(THREADS)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
