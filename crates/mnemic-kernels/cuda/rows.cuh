@@ -106,11 +106,57 @@ struct Team {
         for (int l = lanes / 2; l > 0; l /= 2) x += __shfl_xor_sync(FULL_MASK, x, l);
         return x;
     }
+    // Two sums at a time; `scratch` holds 64 floats.
+    __device__ __forceinline__ void sum2(float& x, float& y) const {
+        if (lanes <= 32) {
+            for (int l = lanes / 2; l > 0; l /= 2) {
+                x += __shfl_xor_sync(FULL_MASK, x, l);
+                y += __shfl_xor_sync(FULL_MASK, y, l);
+            }
+            return;
+        }
+        const int warp = threadIdx.x / 32, warps = blockDim.x / 32, i = threadIdx.x % 32;
+        x = warp_sum(x);
+        y = warp_sum(y);
+        if (i == 0) {
+            scratch[warp] = x;
+            scratch[32 + warp] = y;
+        }
+        __syncthreads();
+        x = warp_sum(i < warps ? scratch[i] : 0.f);
+        y = warp_sum(i < warps ? scratch[32 + i] : 0.f);
+        __syncthreads();
+    }
     __device__ __forceinline__ float top(float x) const {
         if (lanes > 32) return block_max(x, scratch);
         for (int l = lanes / 2; l > 0; l /= 2) x = fmaxf(x, __shfl_xor_sync(FULL_MASK, x, l));
         return x;
     }
+};
+
+// Packs of a row that a thread keeps in registers, 16 elements; a row with more is read again.
+template <class T>
+constexpr int KEEP = 16 / VEC<T>;
+
+// A row as packs. The first begins where memory is aligned, at or before the row's first element.
+template <class T>
+struct Row {
+    static constexpr int V = VEC<T>;
+    const T* data;
+    int width, shift, packs, lane, lanes;
+
+    __device__ __forceinline__ Row(const T* matrix, int row_width, const Team& team) {
+        data = matrix + team.row * row_width;
+        width = team.live ? row_width : 0;
+        shift = misaligned(data);
+        packs = team.live ? (width + shift + V - 1) / V : 0;
+        lane = team.lane;
+        lanes = team.lanes;
+    }
+    // The first element of this thread's k-th pack.
+    __device__ __forceinline__ int at(int k) const { return (lane + k * lanes) * V - shift; }
+    __device__ __forceinline__ bool has(int k) const { return lane + k * lanes < packs; }
+    __device__ __forceinline__ int turns() const { return (packs + lanes - 1) / lanes; }
 };
 
 // Sums over the rows of matrices of `columns`, S of them side by side, in fixed order. Threads: `lanes` (a power of two)

@@ -91,6 +91,39 @@ pub(crate) fn elementwise<'a>(l: Launch<'a>, like: &Tensor, n: usize, packs: boo
     l.grid(n.div_ceil(THREADS * 2 * pack), 1, 1).block(THREADS)
 }
 
+/// How threads share the rows of a tensor: see `Team` in rows.cuh.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub(crate) count: usize,
+    pub(crate) width: usize,
+    /// Threads a row: a power of two up to 32, or more, which are a block.
+    pub(crate) lanes: usize,
+}
+
+impl Rows {
+    /// For a tensor with elements, of rows that lie along its last axis. A thread has up to 16 elements of a row where a
+    /// block suffices for that.
+    pub(crate) fn of(t: &Tensor) -> Self {
+        let width = t.dims().last().copied().unwrap_or(1);
+        let pack = 16 / t.dtype().size_in_bytes();
+        // A row may begin within a pack.
+        let packs = (width + 2 * pack - 2) / pack;
+        let kept = 16 / pack;
+        let lanes = if packs <= 32 * kept {
+            packs.div_ceil(2).next_power_of_two().min(32)
+        } else {
+            packs.div_ceil(kept).next_multiple_of(32).min(1024)
+        };
+        Self { count: t.elem_count() / width, width, lanes }
+    }
+
+    /// The blocks for all rows.
+    pub(crate) fn grid(self, launch: Launch<'_>) -> Launch<'_> {
+        let block = if self.lanes > 32 { self.lanes } else { 128 };
+        launch.grid(self.count.div_ceil(block / self.lanes), 1, 1).block(block)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};

@@ -22,7 +22,7 @@ use candle_core::{Device, Result, bail};
 
 #[cfg(cuda_path)]
 #[allow(unused_imports, reason = "for the operations")]
-pub(crate) use columns::{Plan, THREADS, column_sums, elementwise, sum_parts};
+pub(crate) use columns::{Plan, Rows, THREADS, column_sums, elementwise, sum_parts};
 #[cfg(cuda_path)]
 pub(crate) use launch::{Launch, suffix};
 #[cfg(cuda_path)]
