@@ -75,7 +75,8 @@ pub fn rms_norm(xs: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor
     }
     #[cfg(cuda_path)]
     if crate::cuda::takes(&operands) {
-        let op = cuda::NormOp(NormOp { centred: false, weight: weight.is_some(), bias: false, eps });
+        let op =
+            cuda::NormOp(NormOp { centred: false, weight: weight.is_some(), bias: false, eps });
         return crate::cuda::apply1(op, &operands);
     }
     plain::rms_norm(xs, weight, eps)

@@ -86,8 +86,16 @@ fn fused_equals_plain() {
 #[test]
 fn cuda() {
     use crate::cuda::tests::{agree, agree_in_half};
-    let shapes: [&[usize]; 8] =
-        [&[1, 2], &[2, 3, 63], &[5, 64], &[4, 65], &[3, 1000], &[1500, 20], &[129, 264], &[2, 17001]];
+    let shapes: [&[usize]; 8] = [
+        &[1, 2],
+        &[2, 3, 63],
+        &[5, 64],
+        &[4, 65],
+        &[3, 1000],
+        &[1500, 20],
+        &[129, 264],
+        &[2, 17001],
+    ];
     for shape in shapes {
         let operands = Form::operands(shape, 3., DType::F32);
         for form in FORMS {
