@@ -29,6 +29,18 @@ impl Philox {
         Self { key: [seed as u32, (seed >> 32) as u32], stream }
     }
 
+    /// The seed.
+    #[cfg(cuda_path)]
+    pub(crate) fn seed(&self) -> u64 {
+        u64::from(self.key[0]) | u64::from(self.key[1]) << 32
+    }
+
+    /// The number of the stream.
+    #[cfg(cuda_path)]
+    pub(crate) fn stream(&self) -> u64 {
+        self.stream
+    }
+
     /// The stream that belongs to a name, such as a parameter's: the name is hashed (FNV-1a, 64 bits).
     pub fn named(seed: u64, name: &str) -> Self {
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {

@@ -5,6 +5,8 @@
 //! ±infinity come out right, without NaN.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -18,10 +20,14 @@ fn apply<A: cpu::Activation>(
     activation: A,
     plain: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    match fused::takes(&[xs]) {
-        true => fused::apply1(cpu::ActivationOp(activation), &[xs]),
-        false => plain(xs),
+    if fused::takes(&[xs]) {
+        return fused::apply1(cpu::ActivationOp(activation), &[xs]);
     }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::ActivationOp(activation), &[xs]);
+    }
+    plain(xs)
 }
 
 /// `tanh(x)`, any shape.
@@ -125,6 +131,10 @@ pub fn glu(xs: &Tensor) -> Result<Tensor> {
     }
     if fused::takes(&[xs]) {
         return fused::apply1(cpu::GluOp, &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::GluOp, &[xs]);
     }
     plain::glu(xs)
 }

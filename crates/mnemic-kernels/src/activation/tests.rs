@@ -34,6 +34,26 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for (name, fused, twin, _) in ALL {
+        for dims in [&[1usize][..], &[63], &[5, 65], &[3, 1000]] {
+            let xs = [waves(dims, 1., 4., DType::F32)];
+            let test = format!("activation::cuda {name} {dims:?}");
+            agree(&test, &xs, |t| Ok(vec![fused(&t[0])?]), |t| Ok(vec![twin(&t[0])?]));
+            agree_in_half(&test, 1, &xs, |t| Ok(vec![fused(&t[0])?]), |t| Ok(vec![twin(&t[0])?]));
+        }
+    }
+    for dims in [&[2usize][..], &[7, 126], &[2, 3, 160]] {
+        let xs = [waves(dims, 1., 4., DType::F32)];
+        let test = format!("activation::cuda glu {dims:?}");
+        agree(&test, &xs, |t| Ok(vec![glu(&t[0])?]), |t| Ok(vec![plain::glu(&t[0])?]));
+        agree_in_half(&test, 1, &xs, |t| Ok(vec![glu(&t[0])?]), |t| Ok(vec![plain::glu(&t[0])?]));
+    }
+}
+
 #[test]
 fn gradients_agree_with_finite_differences() {
     let probe = waves(&[3, 4], 2., 1., DType::F64);
@@ -49,9 +69,17 @@ fn gradients_agree_with_finite_differences() {
 
 #[test]
 fn limits() {
+    limits_on(&Device::Cpu);
+    #[cfg(cuda_path)]
+    for place in crate::cuda::tests::places("activation::limits") {
+        place.run(limits_on);
+    }
+}
+
+fn limits_on(device: &Device) {
     for (name, fused, _, [up, down, d_up, d_down]) in ALL {
         let (big, inf) = (f32::MAX, f32::INFINITY);
-        let x = Var::new(&[inf, big, 1e4, -inf, -big, -1e4], &Device::Cpu).unwrap();
+        let x = Var::new(&[inf, big, 1e4, -inf, -big, -1e4], device).unwrap();
         let y = fused(&x).unwrap();
         let values = y.to_vec1::<f32>().unwrap();
         let expected = if up == inf { [inf, big, 1e4] } else { [up; 3] };

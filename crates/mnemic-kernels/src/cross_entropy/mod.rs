@@ -10,6 +10,10 @@
 //! of the scores. [`linear_cross_entropy`] also makes the scores from hidden states, a block of rows at a time.
 
 mod cpu;
+#[cfg(cuda_path)]
+pub(crate) mod cuda;
+#[cfg(cuda_path)]
+mod cuda_linear;
 mod linear;
 pub mod plain;
 mod rows;
@@ -67,6 +71,11 @@ pub fn cross_entropy(logits: &Tensor, targets: &[i64], options: &CrossEntropy) -
         let op = cpu::CrossEntropyOp(rows::Targets::new(targets, options)?);
         return fused::apply1(op, &[logits]);
     }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[logits]) {
+        let targets = cuda::Targets::new(targets, options, logits.device())?;
+        return crate::cuda::apply1(cuda::CrossEntropyOp(targets), &[logits]);
+    }
     plain::cross_entropy(logits, targets, options)
 }
 
@@ -115,6 +124,12 @@ pub fn linear_cross_entropy(
         let wanted = operands.iter().map(|t| t.track_op()).collect();
         let op = linear::LinearOp { targets: rows::Targets::new(targets, options)?, wanted };
         return fused::apply1(op, &operands);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&operands)
+        && let Some(op) = cuda_linear::LinearOp::new(targets, options, &operands)?
+    {
+        return crate::cuda::apply1(op, &operands);
     }
     plain::linear_cross_entropy(hidden, weight, bias, targets, options)
 }

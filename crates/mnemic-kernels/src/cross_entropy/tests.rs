@@ -34,6 +34,7 @@ fn pass(operands: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Ten
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let loss = f(&tensors).unwrap();
     let probe = waves(loss.dims(), 5., 1., DType::F64).to_dtype(loss.dtype()).unwrap();
+    let probe = probe.to_device(loss.device()).unwrap();
     let grads = loss.mul(&probe).unwrap().sum_all().unwrap().backward().unwrap();
     let mut all = vec![loss.detach()];
     all.extend(vars.iter().map(|v| grads.get(v).unwrap().clone()));
@@ -92,6 +93,47 @@ fn linear_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for (n, c) in [(1, 1), (3, 2), (7, 63), (5, 64), (4, 1000), (130, 3), (3, 9001)] {
+        let (logits, ids) = ([waves(&[n, c], 1., 3., DType::F32)], targets(n, c));
+        for o in options(c) {
+            let test = format!("cross_entropy::cuda ({n}, {c}) {o:?}");
+            let fused = |x: &[Tensor]| Ok(vec![cross_entropy(&x[0], &ids, &o)?]);
+            let plain = |x: &[Tensor]| Ok(vec![plain::cross_entropy(&x[0], &ids, &o)?]);
+            agree(&test, &logits, fused, plain);
+            if c < 1000 && o.reduction != Reduction::Sum {
+                agree_in_half(&test, 1, &logits, fused, plain);
+            }
+        }
+    }
+    for (n, d, v) in [(1, 1, 1), (4, 3, 5), (9, 17, 65), (40, 8, 33)] {
+        let (all, ids) = (linear_operands(n, d, v, DType::F32), targets(n, v));
+        for o in options(v) {
+            for x in [&all[..2], &all] {
+                let test = format!("linear_cross_entropy::cuda ({n}, {d}, {v}) {o:?}");
+                let f = linear_cross_entropy;
+                let fused = |x: &[Tensor]| Ok(vec![f(&x[0], &x[1], x.get(2), &ids, &o)?]);
+                let f = plain::linear_cross_entropy;
+                let plain = |x: &[Tensor]| Ok(vec![f(&x[0], &x[1], x.get(2), &ids, &o)?]);
+                agree(&test, x, fused, plain);
+                agree_in_half(&test, 1, x, fused, plain);
+            }
+        }
+    }
+}
+
+#[cfg(cuda_path)]
+#[test]
+fn cuda_hostile() {
+    for place in crate::cuda::tests::places("cross_entropy::cuda_hostile") {
+        place.run(hostile_scores_on);
+        place.run(no_row_that_counts_on);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
@@ -130,6 +172,10 @@ fn only_the_gradients_that_are_wanted() {
 
 #[test]
 fn hostile_scores() {
+    hostile_scores_on(&Device::Cpu);
+}
+
+fn hostile_scores_on(device: &Device) {
     const INF: f32 = f32::INFINITY;
     let rows = [
         [-INF, -INF, -INF], // no distribution
@@ -138,7 +184,7 @@ fn hostile_scores() {
         [1e-40, -1e-40, 0.],
         [-INF, INF, f32::NAN], // ignored
     ];
-    let logits = [Tensor::new(&rows, &Device::Cpu).unwrap()];
+    let logits = [Tensor::new(&rows, device).unwrap()];
     let ids = [1, 0, 0, 2, IGNORE];
     let o = CrossEntropy { reduction: Reduction::None, ..Default::default() };
     for f in [cross_entropy, plain::cross_entropy] {
@@ -154,10 +200,15 @@ fn hostile_scores() {
 
 #[test]
 fn no_row_that_counts() {
+    no_row_that_counts_on(&Device::Cpu);
+}
+
+fn no_row_that_counts_on(device: &Device) {
     let x = linear_operands(2, 3, 4, DType::F32);
+    let x: Vec<Tensor> = x.iter().map(|t| t.to_device(device).unwrap()).collect();
     for n in [0, 2] {
         let hidden = x[0].narrow(0, 0, n).unwrap();
-        let logits = [waves(&[n, 4], 1., 1., DType::F32)];
+        let logits = [waves(&[n, 4], 1., 1., DType::F32).to_device(device).unwrap()];
         let ids = vec![IGNORE; n];
         for reduction in REDUCTIONS {
             let o = CrossEntropy { reduction, ..Default::default() };

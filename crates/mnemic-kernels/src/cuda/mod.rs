@@ -8,6 +8,8 @@
 //! GPU. It is slow and of no other use.
 
 #[cfg(cuda_path)]
+mod columns;
+#[cfg(cuda_path)]
 mod launch;
 #[cfg(cuda_path)]
 mod memory;
@@ -18,6 +20,9 @@ pub(crate) mod tests;
 
 use candle_core::{Device, Result, bail};
 
+#[cfg(cuda_path)]
+#[allow(unused_imports, reason = "for the operations")]
+pub(crate) use columns::{Plan, Rows, THREADS, column_sums, elementwise, sum_parts};
 #[cfg(cuda_path)]
 pub(crate) use launch::{Launch, suffix};
 #[cfg(cuda_path)]

@@ -1,6 +1,8 @@
 //! Dropout whose mask is a pure function of a random stream: nothing is saved for the backward pass, which draws it again.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,10 @@ pub fn dropout(xs: &Tensor, p: f64, rng: Philox) -> Result<Tensor> {
     }
     if fused::takes(&[xs]) {
         return fused::apply1(cpu::DropoutOp::new(p, rng), &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::DropoutOp::new(p, rng), &[xs]);
     }
     plain::dropout(xs, p, rng)
 }

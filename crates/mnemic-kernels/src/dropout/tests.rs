@@ -29,6 +29,31 @@ fn fused_equals_plain() {
     compare(&[70_003], 0.1);
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for dims in [&[1usize][..], &[63], &[5, 65], &[3, 1000]] {
+            for p in [1e-9, 0.1, 0.5, 0.999_999_999_9, 1.] {
+                let x = waves(dims, 1., 1., dtype);
+                let run = |device: &Device| {
+                    let x = Var::from_tensor(&x.to_device(device).unwrap()).unwrap();
+                    let y = dropout(&x, p, rng()).unwrap();
+                    let grads = crate::backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap();
+                    let grad = grads.get(&x).unwrap();
+                    [y.detach(), grad.clone()].map(|t| t.to_device(&Device::Cpu).unwrap())
+                };
+                let expected = run(&Device::Cpu);
+                for place in crate::cuda::tests::places("dropout::cuda") {
+                    for (a, b) in place.run(run).iter().zip(&expected) {
+                        assert_close(&format!("{place:?} {dtype:?} {dims:?} {p}"), a, b, 0., 0.);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_mask_is_that_of_single_blocks() {
     let xs = Tensor::ones(1003, DType::F32, &Device::Cpu).unwrap();

@@ -3,6 +3,8 @@
 //! Only the statistics of a row are kept for the backward pass.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,12 @@ pub fn layer_norm(
         let (weight, bias) = (weight.is_some(), bias.is_some());
         return fused::apply1(NormOp { centred: true, weight, bias, eps }, &operands);
     }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&operands) {
+        let (weight, bias) = (weight.is_some(), bias.is_some());
+        let op = cuda::NormOp(NormOp { centred: true, weight, bias, eps });
+        return crate::cuda::apply1(op, &operands);
+    }
     plain::layer_norm(xs, weight, bias, eps)
 }
 
@@ -64,6 +72,12 @@ pub fn rms_norm(xs: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor
     if fused::takes(&operands) {
         let op = NormOp { centred: false, weight: weight.is_some(), bias: false, eps };
         return fused::apply1(op, &operands);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&operands) {
+        let op =
+            cuda::NormOp(NormOp { centred: false, weight: weight.is_some(), bias: false, eps });
+        return crate::cuda::apply1(op, &operands);
     }
     plain::rms_norm(xs, weight, eps)
 }

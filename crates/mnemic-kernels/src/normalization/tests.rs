@@ -82,6 +82,37 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    let shapes: [&[usize]; 8] = [
+        &[1, 2],
+        &[2, 3, 63],
+        &[5, 64],
+        &[4, 65],
+        &[3, 1000],
+        &[1500, 20],
+        &[129, 264],
+        &[2, 17001],
+    ];
+    for shape in shapes {
+        let operands = Form::operands(shape, 3., DType::F32);
+        for form in FORMS {
+            let test = format!("normalization::cuda {form:?} {shape:?}");
+            let run = |fused: bool| move |x: &[Tensor]| Ok(vec![form.run(x, 1e-5, fused)?]);
+            agree(&test, &operands, run(true), run(false));
+            if shape[0] != 2 {
+                agree_in_half(&test, 1, &operands, run(true), run(false));
+            }
+        }
+    }
+    let far = [(waves(&[5, 300], 1., 1., DType::F32) + 1e4).unwrap()];
+    let run = |x: &[Tensor]| Ok(vec![layer_norm(&x[0], None, None, 1e-5)?]);
+    let plain = |x: &[Tensor]| Ok(vec![plain::layer_norm(&x[0], None, None, 1e-5)?]);
+    agree("normalization::cuda far", &far, run, plain);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]

@@ -1,9 +1,9 @@
-//! The CUDA path: one block a row.
+//! The CUDA path: some threads or a block a row, one launch in each direction.
 
 use candle_core::{Result, Tensor};
 
 use super::cpu::Kind;
-use crate::cuda::{DeviceOp, Launch, Pass, empty_like, suffix};
+use crate::cuda::{DeviceOp, Launch, Pass, Rows, empty_like, suffix};
 
 pub(super) struct SoftmaxOp {
     pub(super) kind: Kind,
@@ -12,12 +12,10 @@ pub(super) struct SoftmaxOp {
 }
 
 impl SoftmaxOp {
-    fn launch<'a>(&self, direction: &str, like: &Tensor) -> Result<(Launch<'a>, usize)> {
-        let width = like.dims().last().copied().unwrap_or(1);
+    fn launch<'a>(&self, direction: &str, like: &Tensor) -> Result<(Launch<'a>, Rows)> {
+        let rows = Rows::of(like);
         let name = format!("softmax_{direction}_{}", suffix(like.dtype())?);
-        let threads = width.div_ceil(4).next_multiple_of(32).min(512);
-        let rows = like.elem_count() / width;
-        Ok((Launch::new("softmax", name).grid(rows, 1, 1).block(threads), width))
+        Ok((rows.grid(Launch::new("softmax", name)), rows))
     }
 }
 
@@ -28,8 +26,9 @@ impl DeviceOp for SoftmaxOp {
     fn forward(&self, inputs: &[Tensor], _: bool) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let x = &inputs[0];
         let y = empty_like(x)?;
-        let (launch, width) = self.launch("forward", x)?;
-        let launch = launch.tensor(x).optional(self.mask.as_ref()).tensor(&y).int(width)?;
+        let (launch, rows) = self.launch("forward", x)?;
+        let launch = launch.tensor(x).optional(self.mask.as_ref()).tensor(&y);
+        let launch = launch.int(rows.count)?.int(rows.width)?.int(rows.lanes)?;
         launch.flag(self.kind == Kind::LogSoftmax).run(x.device())?;
         Ok((vec![y], vec![]))
     }
@@ -37,8 +36,9 @@ impl DeviceOp for SoftmaxOp {
     fn backward(&self, pass: Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let (y, Some(dy)) = (&pass.outputs[0], &pass.grads[0]) else { return Ok(vec![None]) };
         let dx = empty_like(y)?;
-        let (launch, width) = self.launch("backward", y)?;
-        let launch = launch.tensor(y).tensor(dy).tensor(&dx).int(width)?;
+        let (launch, rows) = self.launch("backward", y)?;
+        let launch = launch.tensor(y).tensor(dy).tensor(&dx);
+        let launch = launch.int(rows.count)?.int(rows.width)?.int(rows.lanes)?;
         launch.flag(self.kind == Kind::LogSoftmax).run(y.device())?;
         Ok(vec![Some(dx)])
     }

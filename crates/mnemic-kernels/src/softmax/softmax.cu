@@ -1,70 +1,188 @@
-// Softmax and log-softmax over rows, with masks: one block a row, each number read once while it lies in registers or cache.
-#include "common.cuh"
+// Softmax and log-softmax over rows, with masks: a few threads or a block a row. A row that fits stays in registers; of a
+// wider one the threads keep the maximum and the sum of what they have seen, and read it again, mostly from cache.
+#include "rows.cuh"
 
 namespace softmax {
 
+// The places of a pack that the mask hides, a bit each.
+template <int V>
+__device__ __forceinline__ unsigned hidden(const unsigned char* mask, int i, int width) {
+    const auto m = rows::load<V>(mask, i, width, static_cast<unsigned char>(1));
+    unsigned bits = 0;
+    UNROLL
+    for (int j = 0; j < V; ++j) bits |= (m.v[j] == 0 ? 1u : 0u) << j;
+    return bits;
+}
+
+// What a row's numbers become. A sum of 0 is that of a row without a finite score; NaN and infinity make the sum NaN.
+struct Result {
+    float top, sum, scale, log_sum;
+    bool log;
+    __device__ __forceinline__ Result(float t, float s, bool log_softmax) {
+        top = t;
+        sum = s;
+        scale = s == 0 ? 0 : 1 / s;
+        log_sum = logf(s);
+        log = log_softmax;
+    }
+    __device__ __forceinline__ float of(float x, float e, bool hide) const {
+        if (hide) return 0;
+        if (!log) return e * scale;
+        return sum == 0 ? -INFINITY : (isnan(sum) ? NAN : x - top - log_sum);
+    }
+};
+
 template <class T>
-__device__ void forward(const T* x, const unsigned char* mask, T* y, int width, int log) {
-    __shared__ float scratch[32];
-    const size_t row = size_t(blockIdx.x) * width;
-    float top = -INFINITY;
-    bool bad = false;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        if (mask && !mask[row + i]) continue;
-        float v = to_float(x[row + i]);
-        bad |= isnan(v);
-        top = fmaxf(top, v);
-    }
-    top = block_max(top, scratch);
-    // fmaxf passes over NaN: it must spoil the row all the same.
-    bad = __syncthreads_or(bad) || top == INFINITY;
-    float sum = 0;
-    if (top != -INFINITY && !bad) {
-        for (int i = threadIdx.x; i < width; i += blockDim.x) {
-            if (mask && !mask[row + i]) continue;
-            sum += expf(to_float(x[row + i]) - top);
+__device__ __forceinline__ void forward(const T* x, const unsigned char* mask, T* y, int count, int width, int lanes,
+                                        bool log) {
+    __shared__ float scratch[64];
+    constexpr int V = rows::VEC<T>, KEPT = rows::KEEP<T>;
+    const rows::Team team(lanes, count, scratch);
+    const rows::Row<T> row(x, width, team);
+    const size_t start = size_t(team.row) * width;
+    const T low = from_float<T>(-INFINITY);
+    Pack<T, V> p[KEPT];
+    unsigned hide[KEPT];
+    if ((width + 2 * V - 2) / V <= KEPT * lanes) {
+        UNROLL
+        for (int k = 0; k < KEPT; ++k) {
+            if (row.has(k)) p[k] = rows::load<V>(row.data, row.at(k), row.width, low);
+            hide[k] = row.has(k) && mask ? hidden<V>(mask + start, row.at(k), row.width) : 0;
         }
-        sum = block_sum(sum, scratch);
+        float v[KEPT][V], top = -INFINITY, sum = 0;
+        UNROLL
+        for (int k = 0; k < KEPT; ++k) {
+            UNROLL
+            for (int j = 0; j < V; ++j) {
+                v[k][j] = row.has(k) && !(hide[k] >> j & 1) ? to_float(p[k].v[j]) : -INFINITY;
+                top = fmaxf(top, v[k][j]);
+            }
+        }
+        top = team.top(top);
+        const float from = top == -INFINITY ? 0 : top;
+        UNROLL
+        for (int k = 0; k < KEPT; ++k) {
+            if (!row.has(k)) continue;
+            UNROLL
+            for (int j = 0; j < V; ++j) {
+                const float e = expf(v[k][j] - from);
+                if (!log) v[k][j] = e;
+                sum += e;
+            }
+        }
+        const Result result(from, team.sum(sum), log);
+        UNROLL
+        for (int k = 0; k < KEPT; ++k) {
+            if (!row.has(k)) continue;
+            UNROLL
+            for (int j = 0; j < V; ++j) v[k][j] = result.of(v[k][j], v[k][j], hide[k] >> j & 1);
+            rows::store<V>(y + start, row.at(k), row.width, v[k]);
+        }
+        return;
     }
-    const float scale = 1 / sum, log_sum = logf(sum);
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        float v;
-        if (bad) v = NAN;
-        else if (top == -INFINITY) v = log ? -INFINITY : 0;
-        else if (log) v = to_float(x[row + i]) - top - log_sum;
-        else v = expf(to_float(x[row + i]) - top) * scale;
-        y[row + i] = from_float<T>(mask && !mask[row + i] ? 0 : v);
+    float top = -INFINITY, sum = 0;
+    for (int k = 0; k < row.turns(); k += KEPT) {
+        float v[KEPT][V], higher = top;
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            if (row.has(k + u)) p[u] = rows::load<V>(row.data, row.at(k + u), row.width, low);
+            hide[u] = row.has(k + u) && mask ? hidden<V>(mask + start, row.at(k + u), row.width) : 0;
+        }
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            UNROLL
+            for (int j = 0; j < V; ++j) {
+                v[u][j] = row.has(k + u) && !(hide[u] >> j & 1) ? to_float(p[u].v[j]) : -INFINITY;
+                higher = fmaxf(higher, v[u][j]);
+            }
+        }
+        const float from = higher == -INFINITY ? 0 : higher;
+        sum *= expf(top - from);
+        top = higher;
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            UNROLL
+            for (int j = 0; j < V; ++j) sum += expf(v[u][j] - from);
+        }
+    }
+    const float all = team.top(top), from = all == -INFINITY ? 0 : all;
+    // A NaN among nothing but -inf stays.
+    if (!isnan(sum)) sum *= expf(top - from);
+    const Result result(from, team.sum(sum), log);
+    for (int k = 0; k < row.turns(); ++k) {
+        if (!row.has(k)) continue;
+        const auto q = rows::load<V>(row.data, row.at(k), row.width, low);
+        const unsigned hides = mask ? hidden<V>(mask + start, row.at(k), row.width) : 0;
+        float v[V];
+        UNROLL
+        for (int j = 0; j < V; ++j) {
+            const float a = to_float(q.v[j]);
+            v[j] = result.of(a, log ? 0 : expf(a - from), hides >> j & 1);
+        }
+        rows::store<V>(y + start, row.at(k), row.width, v);
     }
 }
 
-// Softmax: dx = y (dy - sum y dy). Log-softmax: dx = dy - exp(y) sum dy.
+// Softmax: dx = y (dy - sum y dy). Log-softmax: dx = dy - exp(y) sum dy, and 0 in a row of -inf.
 template <class T>
-__device__ void backward(const T* y, const T* dy, T* dx, int width, int log) {
-    __shared__ float scratch[32];
-    const size_t row = size_t(blockIdx.x) * width;
-    float sum = 0;
-    bool live = false;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        float p = to_float(y[row + i]), d = to_float(dy[row + i]);
-        sum += log ? d : p * d;
-        live |= p != -INFINITY;
+__device__ __forceinline__ void backward(const T* y, const T* dy, T* dx, int count, int width, int lanes, bool log) {
+    __shared__ float scratch[64];
+    constexpr int V = rows::VEC<T>, KEPT = rows::KEEP<T>;
+    const rows::Team team(lanes, count, scratch);
+    const rows::Row<T> row(y, width, team);
+    const size_t start = size_t(team.row) * width;
+    const T outside = from_float<T>(log ? -INFINITY : 0), zero = from_float<T>(0);
+    const bool kept = (width + 2 * V - 2) / V <= KEPT * lanes;
+    Pack<T, V> p[KEPT], d[KEPT];
+    float sum = 0, live = 0;
+    for (int k = 0; k < (kept ? 1 : row.turns()); k += KEPT) {
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            if (!row.has(k + u)) continue;
+            p[u] = rows::load<V>(row.data, row.at(k + u), row.width, outside);
+            d[u] = rows::load<V>(dy + start, row.at(k + u), row.width, zero);
+        }
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            if (!row.has(k + u)) continue;
+            UNROLL
+            for (int j = 0; j < V; ++j) {
+                const float a = to_float(p[u].v[j]), g = to_float(d[u].v[j]);
+                sum += log ? g : a * g;
+                if (a != -INFINITY) live = 1;
+            }
+        }
     }
-    sum = block_sum(sum, scratch);
-    live = __syncthreads_or(live);
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        float p = to_float(y[row + i]), d = to_float(dy[row + i]);
-        float g = log ? (live ? d - expf(p) * sum : 0) : p * (d - sum);
-        dx[row + i] = from_float<T>(g);
+    sum = team.sum(sum);
+    if (log) live = team.top(live);
+    for (int k = 0; k < (kept ? 1 : row.turns()); k += KEPT) {
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            if (!row.has(k + u)) continue;
+            if (!kept) {
+                p[u] = rows::load<V>(row.data, row.at(k + u), row.width, outside);
+                d[u] = rows::load<V>(dy + start, row.at(k + u), row.width, zero);
+            }
+            float v[V];
+            UNROLL
+            for (int j = 0; j < V; ++j) {
+                const float a = to_float(p[u].v[j]), g = to_float(d[u].v[j]);
+                v[j] = log ? (live != 0 ? g - expf(a) * sum : 0) : a * (g - sum);
+            }
+            rows::store<V>(dx + start, row.at(k + u), row.width, v);
+        }
     }
 }
 
 #define SOFTMAX(T, name)                                                                                              \
-    extern "C" __global__ void softmax_forward_##name(const T* x, const unsigned char* mask, T* y, int width, int log) { \
-        forward<T>(x, mask, y, width, log);                                                                           \
+    extern "C" __global__ void __launch_bounds__(1024) softmax_forward_##name(                                        \
+        const T* x, const unsigned char* mask, T* y, int count, int width, int lanes, int log) {                      \
+        forward<T>(x, mask, y, count, width, lanes, log != 0);                                                        \
     }                                                                                                                 \
     EXPORT(softmax_forward_##name)                                                                                    \
-    extern "C" __global__ void softmax_backward_##name(const T* y, const T* dy, T* dx, int width, int log) {           \
-        backward<T>(y, dy, dx, width, log);                                                                           \
+    extern "C" __global__ void __launch_bounds__(1024) softmax_backward_##name(                                       \
+        const T* y, const T* dy, T* dx, int count, int width, int lanes, int log) {                                   \
+        backward<T>(y, dy, dx, count, width, lanes, log != 0);                                                        \
     }                                                                                                                 \
     EXPORT(softmax_backward_##name)
 

@@ -71,9 +71,16 @@ proptest! {
 #[test]
 fn cuda() {
     use crate::cuda::tests::{agree, agree_in_half};
-    for shape in
-        [&[1usize] as &[usize], &[3, 1], &[2, 3, 63], &[5, 64], &[4, 65], &[3, 1000], &[2, 5000]]
-    {
+    for shape in [
+        &[1usize] as &[usize],
+        &[3, 1],
+        &[2, 3, 63],
+        &[5, 64],
+        &[4, 65],
+        &[3, 1000],
+        &[3, 5001],
+        &[2, 17000],
+    ] {
         let xs = [waves(shape, 1., 3., DType::F32)];
         let mask = mask(shape);
         for (name, fused, plain) in FUNCTIONS {
