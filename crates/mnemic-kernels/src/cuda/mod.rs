@@ -13,19 +13,23 @@ mod launch;
 mod memory;
 #[cfg(cuda_path)]
 mod op;
+#[cfg(cuda_path)]
+mod parts;
 #[cfg(all(test, cuda_path))]
 pub(crate) mod tests;
 
 use candle_core::{Device, Result, bail};
 
 #[cfg(cuda_path)]
-pub(crate) use launch::{Launch, suffix};
+pub(crate) use launch::{Launch, TABLE, suffix};
 #[cfg(cuda_path)]
 #[allow(unused_imports, reason = "for the operations")]
 pub(crate) use memory::{empty, empty_like, numbers, zeros};
 #[cfg(cuda_path)]
 #[allow(unused_imports, reason = "for the operations")]
 pub(crate) use op::{DeviceOp, Pass, apply, apply1, takes};
+#[cfg(cuda_path)]
+pub(crate) use parts::{Way, aligned, blocks, copy, sum_parts};
 
 /// Opens CUDA device `ordinal` with one stream of its own, which all threads share, and without the events with which several
 /// streams would be kept in step: what this crate and candle do on the device happens in the order of the calls.
