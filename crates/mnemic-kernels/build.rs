@@ -139,6 +139,7 @@ fn compile_for_the_cpu(
         .cpp(true)
         .std("c++17")
         .opt_level(2)
+        .flag("-Wno-unknown-pragmas")
         .include(include)
         .file(&path)
         .compile("emulated");

@@ -3,8 +3,15 @@
 
 namespace additive {
 
-// Within 3e-7 of the true value; right at both infinities.
-__device__ inline float tanh_of(float x) { return 1 - __fdividef(2.f, __expf(2 * x) + 1); }
+struct Tanh {
+    float value, slope;
+};
+
+// The value within 3e-7, the slope with few relative errors however small: 1 - value^2 would cancel. Right at both infinities.
+__device__ inline Tanh tanh_of(float x) {
+    const float e = __expf(-2 * fabsf(x)), r = __fdividef(1.f, 1 + e);
+    return {copysignf((1 - e) * r, x), 4 * e * r * r};
+}
 
 enum Output { SCORES, SOFTMAX, LOG_SOFTMAX };
 
@@ -24,7 +31,7 @@ __device__ inline void forward(const float* queries, const float* keys, const fl
         if (!mask || mask[i]) {
             const float* k = keys + (b * s + i) * d;
 #pragma unroll 4
-            for (int c = lane; c < d; c += 32) sum += v[c] * tanh_of(q[c] + k[c]);
+            for (int c = lane; c < d; c += 32) sum += v[c] * tanh_of(q[c] + k[c]).value;
         }
         sum = warp_sum(sum);
         if (lane == 0) e[i] = sum;
@@ -98,9 +105,9 @@ __device__ inline void backward_queries(const float* queries, const float* keys,
 #pragma unroll 4
         for (int i = 0; i < s; i++) {
             if (mask && !mask[i]) continue;
-            const float th = tanh_of(q + keys[(b * s + i) * d + c]);
-            dv += g[i] * th;
-            dq += g[i] * (1 - th * th);
+            const Tanh th = tanh_of(q + keys[(b * s + i) * d + c]);
+            dv += g[i] * th.value;
+            dq += g[i] * th.slope;
         }
         if (d_queries) d_queries[row * d + c] = dq * v[c];
         if (parts) parts[row * d + c] = dv;
@@ -119,8 +126,7 @@ __device__ inline void backward_keys(const float* queries, const float* keys, co
         for (int j = 0; j < t; j++) {
             const size_t query = b * t + j;
             if (mask && !mask[(mask_rows == 1 ? b : query) * s + i]) continue;
-            const float th = tanh_of(queries[query * d + c] + k);
-            dk += de[query * s + i] * (1 - th * th);
+            dk += de[query * s + i] * tanh_of(queries[query * d + c] + k).slope;
         }
         d_keys[row * d + c] = dk * v[c];
     }

@@ -4,8 +4,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::Output;
-use crate::cuda::{DeviceOp, Launch, Pass, apply1, empty, empty_like, takes};
-use crate::linear::sum_columns;
+use crate::cuda::{DeviceOp, Launch, Pass, apply1, column_sums, empty, empty_like, takes};
 
 /// The most numbers in shared memory: the scores of a query and the query.
 const SHARED: usize = 50_000;
@@ -93,7 +92,7 @@ impl DeviceOp for AdditiveOp {
             let launch = self.launch("backward_keys", x).tensor(&de).tensor(d_keys);
             self.run(launch.grid(b * s, 1, 1).block(threads(d)), x, None)?;
         }
-        let d_v = parts.map(|parts| sum_columns(&parts)).transpose()?;
+        let d_v = parts.map(|parts| column_sums(&parts, DType::F32)).transpose()?;
         Ok(vec![d_queries, d_keys, d_v])
     }
 }

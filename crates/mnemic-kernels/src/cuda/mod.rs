@@ -8,6 +8,8 @@
 //! GPU. It is slow and of no other use.
 
 #[cfg(cuda_path)]
+mod columns;
+#[cfg(cuda_path)]
 mod launch;
 #[cfg(cuda_path)]
 mod memory;
@@ -21,6 +23,9 @@ pub(crate) mod tests;
 use candle_core::{Device, Result, bail};
 
 #[cfg(cuda_path)]
+#[allow(unused_imports, reason = "for the operations")]
+pub(crate) use columns::{Plan, THREADS, column_sums, sum_parts};
+#[cfg(cuda_path)]
 pub(crate) use launch::{Launch, TABLE, suffix};
 #[cfg(cuda_path)]
 #[allow(unused_imports, reason = "for the operations")]
@@ -29,7 +34,7 @@ pub(crate) use memory::{empty, empty_like, numbers, zeros};
 #[allow(unused_imports, reason = "for the operations")]
 pub(crate) use op::{DeviceOp, Pass, apply, apply1, takes};
 #[cfg(cuda_path)]
-pub(crate) use parts::{Way, aligned, blocks, copy, sum_parts};
+pub(crate) use parts::{Way, aligned, blocks, copy, sum_parts_into};
 
 /// Opens CUDA device `ordinal` with one stream of its own, which all threads share, and without the events with which several
 /// streams would be kept in step: what this crate and candle do on the device happens in the order of the calls.

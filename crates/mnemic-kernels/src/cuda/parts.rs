@@ -15,9 +15,9 @@ pub(crate) fn aligned(t: &Tensor, bytes: usize) -> bool {
 }
 
 /// The sums over the rows of `parts` (rows, size) in f32, laid one after the other into `outputs`, of one type.
-pub(crate) fn sum_parts(parts: &Tensor, outputs: &[&Tensor]) -> Result<()> {
+pub(crate) fn sum_parts_into(parts: &Tensor, outputs: &[&Tensor]) -> Result<()> {
     let (rows, size) = parts.dims2()?;
-    let Some(first) = outputs.first() else { bail!("sum_parts: internal error: no outputs") };
+    let Some(first) = outputs.first() else { bail!("sum_parts_into: internal error: no outputs") };
     let ends = ends(outputs.iter().map(|t| t.elem_count()));
     Launch::new("parts", format!("parts_sum_{}", suffix(first.dtype())?))
         .grid(size.div_ceil(32), 1, 1)

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::cuda::{DeviceOp, Launch, Pass, empty, empty_like, sum_parts};
+use crate::cuda::{DeviceOp, Launch, Pass, empty, empty_like, sum_parts_into};
 
 /// The sizes of the kernels' tiles.
 const GROUPS: usize = 8;
@@ -81,7 +81,7 @@ impl DeviceOp for EpisodicOp {
             launch = launch.tensor(operand);
         }
         launch.int(b)?.int(n)?.int(h)?.int(u)?.run(facts.device())?;
-        sum_parts(&parts, &[d_inner, d_outer, d_bias])?;
+        sum_parts_into(&parts, &[d_inner, d_outer, d_bias])?;
         Ok(grads.into_iter().map(Some).collect())
     }
 }

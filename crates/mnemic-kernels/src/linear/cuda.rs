@@ -1,8 +1,8 @@
 //! The CUDA path: products by cuBLAS on the operands as they lie, and the bias added in place.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use crate::cuda::{DeviceOp, Launch, Pass, aligned, blocks, empty, suffix, sum_parts, zeros};
+use crate::cuda::{DeviceOp, Launch, Pass, aligned, blocks, column_sums, suffix, zeros};
 
 /// Operands: `(…, i)`, `(o, i)` and perhaps `(o)`.
 pub(super) struct LinearOp;
@@ -29,34 +29,6 @@ fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
         .run(y.device())
 }
 
-/// Up to so many rows are summed in one go; more in parts of so many, and those in turn.
-const ROWS: usize = 2048;
-
-/// The sums of the columns of a matrix.
-pub(crate) fn sum_columns(x: &Tensor) -> Result<Tensor> {
-    let (rows, width) = x.dims2()?;
-    let y = empty(width, x.dtype(), x.device())?;
-    let many = rows > ROWS;
-    // No more parts than a grid can have and the second sum likes.
-    let per_block = if many { (ROWS / 8).max(rows.div_ceil(4096)) } else { rows };
-    let count = rows.div_ceil(per_block);
-    let parts = many.then(|| empty((count, width), DType::F32, x.device())).transpose()?;
-    Launch::new("linear", format!("linear_columns_{}", suffix(x.dtype())?))
-        .grid(width.div_ceil(32), count, 1)
-        .block(1024)
-        .tensor(x)
-        .tensor(&y)
-        .optional(parts.as_ref())
-        .int(rows)?
-        .int(width)?
-        .int(per_block)?
-        .run(x.device())?;
-    if let Some(parts) = &parts {
-        sum_parts(parts, &[&y])?;
-    }
-    Ok(y)
-}
-
 impl DeviceOp for LinearOp {
     const NAME: &'static str = "linear";
     const HALF: bool = true;
@@ -81,7 +53,7 @@ impl DeviceOp for LinearOp {
         let d_weight = || dy.t()?.matmul(&rows(&pass.inputs[0])?);
         all.push(if pass.wanted[1] { Some(d_weight()?) } else { None });
         if let Some(&wanted) = pass.wanted.get(2) {
-            all.push(if wanted { Some(sum_columns(&dy)?) } else { None });
+            all.push(if wanted { Some(column_sums(&dy, dy.dtype())?) } else { None });
         }
         Ok(all)
     }
@@ -95,7 +67,7 @@ impl DeviceOp for ColumnSumOp {
     const HALF: bool = true;
 
     fn forward(&self, inputs: &[Tensor], _: bool) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
-        Ok((vec![sum_columns(&rows(&inputs[0])?)?], vec![]))
+        Ok((vec![column_sums(&inputs[0], inputs[0].dtype())?], vec![]))
     }
 
     fn backward(&self, pass: Pass<'_>) -> Result<Vec<Option<Tensor>>> {

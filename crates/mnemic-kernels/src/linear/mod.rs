@@ -14,9 +14,6 @@ mod tests;
 
 use candle_core::{Result, Tensor, bail};
 
-#[cfg(cuda_path)]
-pub(crate) use cuda::sum_columns;
-
 use crate::fused;
 
 /// `y = x Wᵀ + b`, PyTorch's `nn.functional.linear`: `xs` (…, i), `weight` (o, i), `bias` (o) to (…, o).

@@ -47,6 +47,14 @@ struct Held {
     read: HashSet<usize>,
 }
 
+impl Held {
+    /// Whether one of the steps writes or reads what is to be written, or writes what is to be read.
+    fn clashes(&self, targets: &[usize], source: usize) -> bool {
+        let touched = |t: &usize| self.written.contains(t) || self.read.contains(t);
+        targets.iter().any(touched) || self.written.contains(&source)
+    }
+}
+
 thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
@@ -81,29 +89,30 @@ pub(super) fn step(
     states: &[&Tensor],
 ) -> Result<()> {
     let targets: Vec<usize> = states.iter().chain([&param]).map(|t| address(t)).collect();
-    let shared = targets.contains(&address(grad.tensor));
+    let source = address(grad.tensor);
+    // What reads or writes memory that a held step is to write comes after it.
+    let before = HELD.with_borrow_mut(|held| match held {
+        Some(held) if held.clashes(&targets, source) => std::mem::take(held).steps,
+        _ => vec![],
+    });
+    run(before)?;
     let g = grad.tensor.detach();
-    let g = if shared { g.force_contiguous()? } else { g.contiguous()? };
+    let g = if targets.contains(&source) { g.force_contiguous()? } else { g.contiguous()? };
     let mut bits = [0; CONSTANTS];
     bits.iter_mut().zip(constants).for_each(|(to, c)| *to = (*c as f32).to_bits());
-    let device = param.device().location();
     let step = Step {
-        key: Key { kernel, constants: bits, device },
+        key: Key { kernel, constants: bits, device: param.device().location() },
         scale: grad.scale as f32,
         param: param.detach(),
-        states: states.iter().map(|t| t.detach()).collect(),
         grad: g,
+        states: states.iter().map(|t| t.detach()).collect(),
     };
     let now = HELD.with_borrow_mut(|held| {
         let Some(held) = held else { return vec![step] };
-        let source = address(&step.grad);
-        let clash = targets.iter().any(|t| held.written.contains(t) || held.read.contains(t))
-            || held.written.contains(&source);
-        let now = if clash { std::mem::take(held).steps } else { vec![] };
         held.written.extend(targets);
-        held.read.insert(source);
+        held.read.insert(address(&step.grad));
         held.steps.push(step);
-        now
+        vec![]
     });
     run(now)
 }

@@ -1,0 +1,122 @@
+// What the kernels over rows share: packs of 16 bytes, the threads that work at a row, and sums over columns.
+#pragma once
+#include "common.cuh"
+
+namespace rows {
+
+// Elements of 16 bytes.
+template <class T>
+constexpr int VEC = 16 / sizeof(T);
+
+// How many elements past a multiple of 16 bytes an address lies.
+template <class T>
+__device__ __forceinline__ int misaligned(const T* p) {
+    return static_cast<int>(reinterpret_cast<uintptr_t>(p) % 16 / sizeof(T));
+}
+
+// The elements from `i` on of a row of `width`, `i` possibly below 0: one load where they all are there and lie aligned.
+// As they are in memory: a conversion would make every load wait for the one before.
+template <int V, class T>
+__device__ __forceinline__ Pack<T, V> load(const T* row, int i, int width, T outside) {
+    using P = Pack<T, V>;
+    if (i >= 0 && i <= width - V && reinterpret_cast<uintptr_t>(row + i) % sizeof(P) == 0)
+        return *reinterpret_cast<const P*>(row + i);
+    P p;
+    UNROLL
+    for (int j = 0; j < V; ++j) p.v[j] = i + j >= 0 && i + j < width ? row[i + j] : outside;
+    return p;
+}
+
+template <int V, class T>
+__device__ __forceinline__ void store(T* row, int i, int width, const float (&v)[V]) {
+    using P = Pack<T, V>;
+    if (i >= 0 && i <= width - V && reinterpret_cast<uintptr_t>(row + i) % sizeof(P) == 0) {
+        P p;
+        UNROLL
+        for (int j = 0; j < V; ++j) p.v[j] = from_float<T>(v[j]);
+        *reinterpret_cast<P*>(row + i) = p;
+    } else {
+        UNROLL
+        for (int j = 0; j < V; ++j) {
+            if (i + j >= 0 && i + j < width) row[i + j] = from_float<T>(v[j]);
+        }
+    }
+}
+
+// The threads of a block that work at one row: `lanes` of them, a power of two up to 32, or the whole block. All of a
+// warp must call the sums, also those past the last row, whose `live` is false.
+struct Team {
+    int lane, lanes;
+    long long row;
+    bool live;
+    float* scratch;
+
+    __device__ __forceinline__ Team(int team_lanes, int row_count, float* shared) {
+        lanes = team_lanes;
+        lane = static_cast<int>(threadIdx.x) % lanes;
+        row = static_cast<long long>(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes;
+        live = row < row_count;
+        scratch = shared;
+    }
+    __device__ __forceinline__ float sum(float x) const {
+        if (lanes > 32) return block_sum(x, scratch);
+        for (int l = lanes / 2; l > 0; l /= 2) x += __shfl_xor_sync(FULL_MASK, x, l);
+        return x;
+    }
+    __device__ __forceinline__ float top(float x) const {
+        if (lanes > 32) return block_max(x, scratch);
+        for (int l = lanes / 2; l > 0; l /= 2) x = fmaxf(x, __shfl_xor_sync(FULL_MASK, x, l));
+        return x;
+    }
+};
+
+// Sums over the rows of matrices of `columns`, S of them side by side, in fixed order. Threads: `lanes` (a power of two)
+// over the columns, V columns each, and as many rows at a time as fit into a block of 256. Blocks: x over the columns, y over
+// parts of the rows. `load(row, column)` reads what `add(loaded, sums)` adds, `give(s, column, sum)` takes a part's sum.
+template <int S, int V, class Load, class Add, class Give>
+__device__ __forceinline__ void column_sums(int row_count, int columns, int lanes, Load load, Add add, Give give) {
+    __shared__ float scratch[256 * V];
+    const int lane = threadIdx.x % lanes, group = threadIdx.x / lanes, groups = 256 / lanes;
+    const int column = (static_cast<int>(blockIdx.x) * lanes + lane) * V;
+    const long long part = (row_count + gridDim.y - 1) / gridDim.y, first = blockIdx.y * part;
+    const long long last = min(first + part, static_cast<long long>(row_count));
+    float sums[S][V];
+    UNROLL
+    for (int s = 0; s < S; ++s) {
+        UNROLL
+        for (int j = 0; j < V; ++j) sums[s][j] = 0;
+    }
+    if (column < columns) {
+        long long row = first + group;
+        // Several loads under way at a time.
+        for (; row + 3 * groups < last; row += 4 * groups) {
+            decltype(load(row, column)) loaded[4];
+            UNROLL
+            for (int k = 0; k < 4; ++k) loaded[k] = load(row + k * groups, column);
+            UNROLL
+            for (int k = 0; k < 4; ++k) add(loaded[k], sums);
+        }
+        for (; row < last; row += groups) add(load(row, column), sums);
+    }
+    UNROLL
+    for (int s = 0; s < S; ++s) {
+        UNROLL
+        for (int j = 0; j < V; ++j) scratch[j * 256 + threadIdx.x] = sums[s][j];
+        __syncthreads();
+        for (int half = groups / 2; half > 0; half /= 2) {
+            if (group < half) {
+                UNROLL
+                for (int j = 0; j < V; ++j)
+                    scratch[j * 256 + threadIdx.x] += scratch[j * 256 + threadIdx.x + half * lanes];
+            }
+            __syncthreads();
+        }
+        if (group == 0 && column < columns) {
+            UNROLL
+            for (int j = 0; j < V; ++j) give(s, column + j, scratch[j * 256 + threadIdx.x]);
+        }
+        __syncthreads();
+    }
+}
+
+}  // namespace rows
