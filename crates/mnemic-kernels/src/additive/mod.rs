@@ -8,6 +8,8 @@
 //! batch with larger numbers take tanh itself.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 mod sweep;
 #[cfg(test)]
@@ -116,6 +118,10 @@ fn additive(
     }
     if d > 0 && fused::takes(&[queries, keys, v]) {
         return cpu::additive(queries, keys, v, mask, output);
+    }
+    #[cfg(cuda_path)]
+    if cuda::can(queries, keys, v, mask) {
+        return cuda::additive(queries, keys, v, mask, output);
     }
     match output {
         Output::Scores => plain::additive_scores(queries, keys, v),

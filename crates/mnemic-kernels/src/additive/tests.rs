@@ -88,6 +88,70 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for (b, t, s, d) in [
+        (1, 1, 1, 1),
+        (3, 4, 5, 20),
+        (2, 1, 63, 65),
+        (2, 7, 3, 16),
+        (2, 2, 2, 1000),
+        (2, 3, 70, 33),
+    ] {
+        for mask in masks(b, t, s) {
+            for output in OUTPUTS {
+                // -inf makes NaN of the sum that is differentiated.
+                let finite = |y: Tensor| match output {
+                    Output::LogSoftmax => Ok(vec![y.gt(-1e29)?.where_cond(&y, &y.zeros_like()?)?]),
+                    _ => Ok(vec![y]),
+                };
+                let fast = |x: &[Tensor]| {
+                    let there = |m: &Tensor| m.to_device(x[0].device());
+                    finite(f(x, mask.as_ref().map(there).transpose()?.as_ref(), output, true)?)
+                };
+                let slow = |x: &[Tensor]| finite(f(x, mask.as_ref(), output, false)?);
+                let test = format!("additive::cuda {b} {t} {s} {d} {output:?}");
+                for scale in [1., 40.] {
+                    agree(&test, &operands(b, t, s, d, scale, DType::F32), fast, slow);
+                }
+                if d < 100 {
+                    agree_in_half(&test, 1, &operands(b, t, s, d, 1., DType::F32), fast, slow);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(cuda_path)]
+#[test]
+fn cuda_masked_keys_and_queries_may_hold_anything() {
+    let (b, t, s, d) = (3, 4, 5, 20);
+    let clean = operands(b, t, s, d, 1., DType::F32);
+    let mask = masks(b, t, s)[1].clone().unwrap();
+    let nan = Tensor::full(f32::NAN, (b, s, d), &Device::Cpu).unwrap();
+    let wide = mask.unsqueeze(2).unwrap().broadcast_as((b, s, d)).unwrap();
+    let mut rows = clean[0].to_vec3::<f32>().unwrap();
+    // The second row of the batch has no key, so its queries are not used.
+    rows[1].iter_mut().for_each(|row| row.fill(f32::INFINITY));
+    let keys = wide.where_cond(&clean[1], &nan).unwrap();
+    let dirty = [Tensor::new(rows, &Device::Cpu).unwrap(), keys, clean[2].clone()];
+    for place in crate::cuda::tests::places("additive::cuda_masked_keys_and_queries") {
+        let all = |x: &[Tensor]| {
+            place.run(|device| {
+                crate::cuda::tests::run(device, x, &|x: &[Tensor]| {
+                    let mask = mask.to_device(x[0].device())?;
+                    Ok(vec![additive_attention(&x[0], &x[1], &x[2], Some(&mask))?])
+                })
+            })
+        };
+        for (name, (a, b)) in NAMES.iter().zip(all(&dirty).iter().zip(&all(&clean))) {
+            assert_close(name, a, b, 0., 0.);
+        }
+    }
+}
+
 #[test]
 fn gradients() {
     let [q, k, v] = operands(2, 3, 4, 3, 0.9, DType::F64);

@@ -3,6 +3,9 @@
 //! candle's `cat` passes gradients on through `narrow`, each of which fills a tensor of the whole size with zeros where it is
 //! taken back.
 
+#[cfg(cuda_path)]
+mod cuda;
+
 use candle_core::{D, Result, Tensor, bail};
 
 use crate::fused::{self, Backward, FusedOp, Results, View};
@@ -31,6 +34,10 @@ pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
     let operands: Vec<&Tensor> = parts.iter().collect();
     if fused::takes(&operands) && parts.iter().all(|t| t.elem_count() > 0) {
         return fused::apply1(ConcatOp, &operands);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&operands) {
+        return crate::cuda::apply1(cuda::ConcatOp, &operands);
     }
     plain::concat(parts)
 }
@@ -115,6 +122,20 @@ mod tests {
         let scattered = waves(&[5, 3], 1., 1., DType::F64).t().unwrap();
         let parts = [scattered.clone(), scattered.narrow(1, 1, 2).unwrap()];
         assert_close("strided", &concat(&parts).unwrap(), &plain::concat(&parts).unwrap(), 0., 0.);
+    }
+
+    #[cfg(cuda_path)]
+    #[test]
+    fn cuda() {
+        use crate::cuda::tests::{agree, agree_in_half};
+        for widths in [&[1usize] as &[usize], &[80, 80, 80], &[3, 64, 1, 65], &[4; 40]] {
+            let part = |d: &usize| waves(&[3, 5, *d], *d as f64, 1., DType::F32);
+            let parts: Vec<Tensor> = widths.iter().map(part).collect();
+            let test = format!("concat::cuda {widths:?}");
+            let (fast, slow) = (concat, plain::concat);
+            agree(&test, &parts, |x| Ok(vec![fast(x)?]), |x| Ok(vec![slow(x)?]));
+            agree_in_half(&test, 1, &parts, |x| Ok(vec![fast(x)?]), |x| Ok(vec![slow(x)?]));
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! `p = softmax(q · k_i)`, `o = Σ_i p_i v_i` (Sukhbaatar et al. 2015, MemN2N, eq. 1-3).
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -82,6 +84,10 @@ pub fn content_attention(
     }
     if d > 0 && d_v > 0 && fused::takes(&[query, keys, values]) {
         return cpu::content_attention(query, keys, values, options);
+    }
+    #[cfg(cuda_path)]
+    if d > 0 && d_v > 0 && cuda::can(query, keys, values, options) {
+        return cuda::content_attention(query, keys, values, options);
     }
     plain::content_attention(query, keys, values, options)
 }

@@ -87,6 +87,69 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for (b, n, d, d_v) in
+        [(1, 1, 1, 1), (3, 5, 20, 20), (2, 63, 65, 7), (4, 17, 16, 33), (2, 3, 1000, 300)]
+    {
+        let x = operands(b, n, d, d_v, DType::F32);
+        let (places, absent) = (mask(b, n), [0.7, f64::NEG_INFINITY, -0.2, 3.]);
+        for (mask, linear, absent) in [
+            (None, false, None),
+            (Some(&places), false, None),
+            (None, true, None),
+            (Some(&places), true, None),
+            (Some(&places), false, Some(&absent[..b])),
+        ] {
+            let all = |read: Addressed| vec![read.scores, read.weights, read.output];
+            let fast = |x: &[Tensor]| {
+                let mask = mask.map(|m| m.to_device(x[0].device())).transpose()?;
+                let options = Content { mask: mask.as_ref(), linear, absent };
+                Ok(all(content_attention(&x[0], &x[1], &x[2], options)?))
+            };
+            let slow = |x: &[Tensor]| {
+                let options = Content { mask, linear, absent };
+                Ok(all(plain::content_attention(&x[0], &x[1], &x[2], options)?))
+            };
+            let test = format!("content::cuda {b} {n} {d} {d_v} {linear}");
+            agree(&test, &x, fast, slow);
+            // One result in use.
+            agree(&test, &x, |x| Ok(fast(x)?.split_off(2)), |x| Ok(slow(x)?.split_off(2)));
+            if d < 100 {
+                agree_in_half(&test, 3, &x, fast, slow);
+            }
+        }
+    }
+}
+
+#[cfg(cuda_path)]
+#[test]
+fn cuda_masked_places_may_hold_anything() {
+    let (mask, x) = (mask(3, 5), operands(3, 5, 20, 20, DType::F32));
+    let poison = Tensor::full(f32::NAN, (3, 5, 20), &Device::Cpu).unwrap();
+    let wide = mask.unsqueeze(2).unwrap().broadcast_as((3, 5, 20)).unwrap();
+    let poisoned = [1, 2].map(|i: usize| wide.where_cond(&x[i], &poison).unwrap());
+    let poisoned = [x[0].clone(), poisoned[0].clone(), poisoned[1].clone()];
+    for place in crate::cuda::tests::places("content::cuda_masked_places_may_hold_anything") {
+        for linear in [false, true] {
+            let all = |x: &[Tensor]| {
+                place.run(|device| {
+                    crate::cuda::tests::run(device, x, &|x: &[Tensor]| {
+                        let mask = mask.to_device(x[0].device())?;
+                        let (p, o) = content(&x[0], &x[1], &x[2], Some(&mask), linear)?;
+                        Ok(vec![p, o])
+                    })
+                })
+            };
+            for (name, (a, b)) in NAMES.iter().zip(all(&poisoned).iter().zip(&all(&x))) {
+                assert_close(name, a, b, 0., 0.);
+            }
+        }
+    }
+}
+
 #[test]
 fn gradients() {
     let mask = mask(3, 4);

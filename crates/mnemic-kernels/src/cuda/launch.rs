@@ -16,10 +16,20 @@ pub(crate) struct Launch<'a> {
 enum Arg<'a> {
     Tensor(&'a Tensor),
     Null,
+    Table(Vec<Option<&'a Tensor>>),
+    Numbers(Table),
     I32(i32),
     U64(u64),
     F32(f32),
 }
+
+/// How many addresses or numbers a table holds.
+pub(crate) const TABLE: usize = 32;
+
+/// A table as kernels take it, by value.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Table([u64; TABLE]);
 
 /// How the kernels' names tell element types apart.
 pub(crate) fn suffix(dtype: DType) -> Result<&'static str> {
@@ -80,6 +90,27 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// The addresses of at most [`TABLE`] tensors, or nulls, in a struct of [`TABLE`] `unsigned long long`.
+    pub(crate) fn table(
+        mut self,
+        tensors: impl IntoIterator<Item = Option<&'a Tensor>>,
+    ) -> Result<Self> {
+        let tensors: Vec<_> = tensors.into_iter().collect();
+        if tensors.len() > TABLE {
+            bail!("{}: internal error: {} tensors in a table", self.name, tensors.len());
+        }
+        self.args.push(Arg::Table(tensors));
+        Ok(self)
+    }
+
+    /// At most [`TABLE`] numbers in such a struct.
+    pub(crate) fn numbers(mut self, numbers: impl IntoIterator<Item = u64>) -> Self {
+        let mut table = Table([0; TABLE]);
+        table.0.iter_mut().zip(numbers).for_each(|(to, n)| *to = n);
+        self.args.push(Arg::Numbers(table));
+        self
+    }
+
     /// An `int`.
     pub(crate) fn int(mut self, n: usize) -> Result<Self> {
         match i32::try_from(n) {
@@ -112,11 +143,16 @@ impl<'a> Launch<'a> {
         if self.grid.contains(&0) {
             return Ok(());
         }
-        let tensors = self.args.iter().filter_map(|a| match a {
-            Arg::Tensor(t) => Some(t.storage_and_layout()),
-            _ => None,
-        });
-        let guards: Vec<_> = tensors.collect();
+        let mut guards = Vec::with_capacity(self.args.len());
+        for arg in &self.args {
+            match arg {
+                Arg::Tensor(t) => guards.push(t.storage_and_layout()),
+                Arg::Table(ts) => {
+                    guards.extend(ts.iter().flatten().map(|t| t.storage_and_layout()))
+                }
+                _ => {}
+            }
+        }
         let storages: Vec<(&Storage, usize)> =
             guards.iter().map(|(storage, layout)| (&**storage, layout.start_offset())).collect();
         match device {
@@ -129,10 +165,21 @@ impl<'a> Launch<'a> {
                     .map(|(storage, offset)| real::pointer(storage, *offset, &stream))
                     .collect::<Result<_>>()?;
                 let function = real::function(device, self.module, &self.name, self.shared)?;
+                let mut addresses = pointers.iter().map(|(pointer, _)| *pointer);
+                let tables = self.tables(&mut addresses)?;
                 let mut builder = stream.launch_builder(&function);
-                let mut next = pointers.iter();
+                let (mut next, mut tables) = (pointers.iter(), tables.iter());
                 for arg in &self.args {
                     match arg {
+                        Arg::Table(ts) => {
+                            // Their addresses are in the table.
+                            next.by_ref().take(ts.iter().flatten().count()).for_each(drop);
+                            match tables.next() {
+                                Some(table) => builder.arg(table),
+                                None => bail!("{}: internal error: no table", self.name),
+                            }
+                        }
+                        Arg::Numbers(table) => builder.arg(table),
                         Arg::Tensor(_) => match next.next() {
                             Some((pointer, _)) => builder.arg(pointer),
                             None => bail!("{}: internal error: a pointer is missing", self.name),
@@ -169,6 +216,30 @@ impl<'a> Launch<'a> {
         }
     }
 
+    /// The tables of addresses, of the addresses of all tensors in order.
+    fn tables(&self, addresses: &mut dyn Iterator<Item = u64>) -> Result<Vec<Table>> {
+        let mut tables = vec![];
+        for arg in &self.args {
+            match arg {
+                Arg::Tensor(_) => {
+                    addresses.next();
+                }
+                Arg::Table(tensors) => {
+                    let mut table = Table([0; TABLE]);
+                    for (to, _) in table.0.iter_mut().zip(tensors).filter(|(_, t)| t.is_some()) {
+                        match addresses.next() {
+                            Some(address) => *to = address,
+                            None => bail!("{}: internal error: a pointer is missing", self.name),
+                        }
+                    }
+                    tables.push(table);
+                }
+                _ => {}
+            }
+        }
+        Ok(tables)
+    }
+
     #[cfg(feature = "cuda-emulation")]
     fn emulate(&self, storages: &[(&Storage, usize)]) -> Result<()> {
         use std::ffi::{CString, c_char, c_int, c_uint, c_void};
@@ -182,19 +253,25 @@ impl<'a> Launch<'a> {
                 cooperative: c_int,
             ) -> c_int;
         }
-        let mut next = storages.iter();
-        let mut values: Vec<u64> = Vec::with_capacity(self.args.len());
+        let addresses = storages.iter().map(|(storage, at)| emulated_pointer(storage, *at));
+        let addresses = addresses.collect::<Result<Vec<u64>>>()?;
+        let tables = self.tables(&mut addresses.iter().copied())?;
+        let (mut next, mut tables) = (addresses.into_iter(), tables.into_iter());
+        // One place of the size of a table for each argument; the kernel reads what it needs from the start.
+        let mut values: Vec<Table> = Vec::with_capacity(self.args.len());
+        let one = |n: u64| Table(std::array::from_fn(|i| if i == 0 { n } else { 0 }));
         for arg in &self.args {
             values.push(match arg {
-                Arg::Tensor(_) => match next.next() {
-                    Some((storage, offset)) => emulated_pointer(storage, *offset)?,
-                    None => bail!("{}: internal error: a pointer is missing", self.name),
-                },
-                Arg::Null => 0,
-                // The kernel reads the lower bytes.
-                Arg::I32(n) => u64::from(n.cast_unsigned()),
-                Arg::U64(n) => *n,
-                Arg::F32(x) => u64::from(x.to_bits()),
+                Arg::Tensor(_) => one(next.next().unwrap_or(0)),
+                Arg::Table(ts) => {
+                    next.by_ref().take(ts.iter().flatten().count()).for_each(drop);
+                    tables.next().unwrap_or(one(0))
+                }
+                Arg::Numbers(table) => *table,
+                Arg::Null => one(0),
+                Arg::I32(n) => one(u64::from(n.cast_unsigned())),
+                Arg::U64(n) => one(*n),
+                Arg::F32(x) => one(u64::from(x.to_bits())),
             });
         }
         let mut args: Vec<*mut c_void> =
@@ -246,6 +323,10 @@ fn dtype_of(storage: &candle_core::CpuStorage) -> DType {
     use candle_core::backend::BackendStorage;
     storage.dtype()
 }
+
+// SAFETY: plain numbers, which mean the same on the device.
+#[cfg(feature = "cuda")]
+unsafe impl candle_core::cuda_backend::cudarc::driver::DeviceRepr for Table {}
 
 /// Launches on a device.
 #[cfg(feature = "cuda")]

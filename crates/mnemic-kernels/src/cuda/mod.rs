@@ -15,6 +15,8 @@ mod launch;
 mod memory;
 #[cfg(cuda_path)]
 mod op;
+#[cfg(cuda_path)]
+mod parts;
 #[cfg(all(test, cuda_path))]
 pub(crate) mod tests;
 
@@ -24,13 +26,15 @@ use candle_core::{Device, Result, bail};
 #[allow(unused_imports, reason = "for the operations")]
 pub(crate) use columns::{Plan, Rows, THREADS, column_sums, elementwise, sum_parts};
 #[cfg(cuda_path)]
-pub(crate) use launch::{Launch, suffix};
+pub(crate) use launch::{Launch, TABLE, suffix};
 #[cfg(cuda_path)]
 #[allow(unused_imports, reason = "for the operations")]
 pub(crate) use memory::{empty, empty_like, numbers, zeros};
 #[cfg(cuda_path)]
 #[allow(unused_imports, reason = "for the operations")]
 pub(crate) use op::{DeviceOp, Pass, apply, apply1, takes};
+#[cfg(cuda_path)]
+pub(crate) use parts::{Way, aligned, blocks, copy, sum_parts_into};
 
 /// Opens CUDA device `ordinal` with one stream of its own, which all threads share, and without the events with which several
 /// streams would be kept in step: what this crate and candle do on the device happens in the order of the calls.

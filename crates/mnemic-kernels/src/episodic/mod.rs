@@ -1,6 +1,8 @@
 //! The scores of episodic memory (Xiong et al. 2016, eq. 8-9): how well each fact fits the memory of a pass.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -58,6 +60,10 @@ pub fn episodic_scores(
     let operands = [facts, memory, fixed, scorer.inner, scorer.outer, scorer.bias];
     if fused::takes(&operands) && b * n * h * u > 0 {
         return fused::apply1(cpu::EpisodicOp, &operands);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&operands) && cuda::fits(h, u) {
+        return crate::cuda::apply1(cuda::EpisodicOp, &operands);
     }
     plain::episodic_scores(facts, memory, fixed, scorer)
 }

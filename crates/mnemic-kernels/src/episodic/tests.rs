@@ -48,6 +48,28 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    let fast = |x: &[Tensor]| Ok(vec![run(episodic_scores, x)?]);
+    let slow = |x: &[Tensor]| Ok(vec![run(plain::episodic_scores, x)?]);
+    for (b, n, h, u) in [
+        (1, 1, 1, 1),
+        (3, 5, 7, 9),
+        (4, 65, 17, 16),
+        (2, 40, 132, 130),
+        (17, 4, 80, 80),
+        (270, 2, 3, 2),
+    ] {
+        let x = operands(b, n, h, u, DType::F32);
+        agree(&format!("episodic::cuda {b} {n} {h} {u}"), &x, fast, slow);
+    }
+    agree_in_half("episodic::cuda", 1, &operands(3, 5, 7, 9, DType::F32), fast, slow);
+    // Too wide for the kernels.
+    agree("episodic::cuda wide", &operands(1, 2, 900, 3, DType::F32), fast, slow);
+}
+
 #[test]
 fn gradients() {
     let x = NAMES.into_iter().zip(operands(3, 4, 5, 6, DType::F64)).collect::<Vec<_>>();

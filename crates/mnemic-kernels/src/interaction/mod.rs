@@ -2,6 +2,8 @@
 //! section 2.3; Xiong et al. 2016, eq. 8).
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 
 use candle_core::{Result, Tensor, bail};
@@ -31,6 +33,10 @@ pub fn interaction(facts: &Tensor, vectors: &Tensor) -> Result<Tensor> {
     if fused::takes(&[facts, vectors]) && facts.elem_count() > 0 {
         return fused::apply1(cpu::InteractionOp, &[facts, vectors]);
     }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[facts, vectors]) {
+        return crate::cuda::apply1(cuda::InteractionOp, &[facts, vectors]);
+    }
     plain::interaction(facts, vectors)
 }
 
@@ -51,6 +57,23 @@ mod tests {
                 let slow = plain::interaction(&facts, &vectors).unwrap();
                 assert_close("interaction", &fast, &slow, 0., 0.);
             }
+        }
+    }
+
+    #[cfg(cuda_path)]
+    #[test]
+    fn cuda() {
+        use crate::cuda::tests::{agree, agree_in_half};
+        for (b, n, h) in [(1, 1, 1), (3, 5, 7), (2, 63, 65), (4, 20, 80)] {
+            // No number equals another in half precision: there candle's slope of |x| is 1.
+            let vectors = waves(&[b, h], 2., 1., DType::F32);
+            let vectors = (vectors.sign().unwrap() * 3. + vectors).unwrap();
+            let x = [waves(&[b, n, h], 1., 2., DType::F32), vectors];
+            let test = format!("interaction::cuda {b} {n} {h}");
+            let fast = |x: &[Tensor]| Ok(vec![interaction(&x[0], &x[1])?]);
+            let slow = |x: &[Tensor]| Ok(vec![plain::interaction(&x[0], &x[1])?]);
+            agree(&test, &x, fast, slow);
+            agree_in_half(&test, 1, &x, fast, slow);
         }
     }
 

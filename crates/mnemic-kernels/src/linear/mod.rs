@@ -6,6 +6,8 @@
 //! number of threads.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,10 @@ pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     if fused::takes(&operands) {
         return fused::apply1(cpu::LinearOp, &operands);
     }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&operands) {
+        return crate::cuda::apply1(cuda::LinearOp, &operands);
+    }
     plain::linear(xs, weight, bias)
 }
 
@@ -60,6 +66,10 @@ pub fn column_sum(xs: &Tensor) -> Result<Tensor> {
     }
     if fused::takes(&[xs]) {
         return fused::apply1(cpu::ColumnSumOp, &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::ColumnSumOp, &[xs]);
     }
     plain::column_sum(xs)
 }

@@ -45,6 +45,31 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for (x, o) in [
+        (&[1usize, 1] as &[usize], 1),
+        (&[3], 5),
+        (&[2, 3, 65], 63),
+        (&[63, 1], 65),
+        (&[100, 80], 240),
+        (&[2100, 7], 9),
+    ] {
+        let all = operands(x, o);
+        let test = format!("linear::cuda {x:?} {o}");
+        let fused = |t: &[Tensor]| Ok(vec![linear(&t[0], &t[1], t.get(2))?]);
+        let plain = |t: &[Tensor]| Ok(vec![plain::linear(&t[0], &t[1], t.get(2))?]);
+        agree(&test, &all, fused, plain);
+        agree(&test, &all[..2], fused, plain);
+        agree_in_half(&test, 1, &all, fused, plain);
+        let (fused, twin) = (column_sum, plain::column_sum);
+        let sum = |t: &[Tensor]| Ok(vec![fused(&t[0])?]);
+        agree(&format!("{test} columns"), &all[..1], sum, |t| Ok(vec![twin(&t[0])?]));
+    }
+}
+
 #[test]
 fn without_input_features_the_bias_is_left() {
     let [xs, weight, bias] = operands(&[4, 0], 3);

@@ -60,6 +60,7 @@ struct AdagradRule {
 
 impl Rule<3, 1> for AdagradRule {
     const NAME: &'static str = "adagrad";
+    const KERNEL: &'static str = "adagrad";
     const STATES: [&'static str; 1] = ["sum"];
 
     fn constants(&self) -> [f64; 3] {

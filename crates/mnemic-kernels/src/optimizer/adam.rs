@@ -107,6 +107,7 @@ impl AdamRule {
 
 impl Rule<8, 2> for AdamRule {
     const NAME: &'static str = "adam";
+    const KERNEL: &'static str = "adam";
     const STATES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     fn constants(&self) -> [f64; 8] {
@@ -127,6 +128,7 @@ impl Rule<8, 2> for AdamRule {
 
 impl Rule<8, 3> for AdamRule {
     const NAME: &'static str = "adam";
+    const KERNEL: &'static str = "amsgrad";
     const STATES: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
     fn constants(&self) -> [f64; 8] {

@@ -61,6 +61,7 @@ struct Lerp(f64);
 
 impl Rule<1, 0> for Lerp {
     const NAME: &'static str = "lerp";
+    const KERNEL: &'static str = "lerp";
     const STATES: [&'static str; 0] = [];
 
     fn constants(&self) -> [f64; 1] {
@@ -81,6 +82,7 @@ struct AddScaled(f64);
 
 impl Rule<1, 0> for AddScaled {
     const NAME: &'static str = "add-scaled";
+    const KERNEL: &'static str = "add_scaled";
     const STATES: [&'static str; 0] = [];
 
     fn constants(&self) -> [f64; 1] {
@@ -101,6 +103,7 @@ struct Clamp(f64);
 
 impl Rule<2, 0> for Clamp {
     const NAME: &'static str = "clamp";
+    const KERNEL: &'static str = "clamp";
     const STATES: [&'static str; 0] = [];
 
     fn constants(&self) -> [f64; 2] {

@@ -35,11 +35,14 @@
 //! ```
 //!
 //! On the CPU the loops are vectorised, and large tensors are shared among threads; neither changes a bit, nor does the
-//! number of threads. On other devices the plain twins in [`plain`] run.
+//! number of threads. On a CUDA device parameters of f32 are changed by kernels, many of them by one within [`together`]; on
+//! other devices, and for f64, the plain twins in [`plain`] run.
 
 mod adagrad;
 mod adam;
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 mod mix;
 mod norm;
 pub mod plain;
@@ -52,7 +55,7 @@ use candle_core::Tensor;
 pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamState};
 pub use mix::{add_scaled, clamp, lerp};
-pub use norm::{clip_factor, first_non_finite, global_norm, sum_of_squares};
+pub use norm::{clip_factor, first_non_finite, global_norm, sum_of_squares, sums_of_squares};
 pub use rmsprop::{RmsProp, RmsPropGraves, RmsPropGravesState, RmsPropState};
 pub use sgd::Sgd;
 
@@ -69,6 +72,28 @@ impl<'a> From<&'a Tensor> for Gradient<'a> {
     fn from(tensor: &'a Tensor) -> Self {
         Self { tensor, scale: 1. }
     }
+}
+
+/// Runs `f`, and takes the steps that it takes on a CUDA device together in the end, in few launches. Until then `f` must not read
+/// what it has changed; a second step of the same parameter waits for the first. Elsewhere this just calls `f`.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use mnemic_kernels::optimizer::{Sgd, together};
+/// let (a, b) = (Var::new(&[1f32], &Device::Cpu)?, Var::new(&[2f32], &Device::Cpu)?);
+/// let g = Tensor::new(&[1f32], &Device::Cpu)?;
+/// together(|| [&a, &b].into_iter().try_for_each(|p| Sgd::new(0.5).step(1, p, &g, None)))?;
+/// assert_eq!((a.to_vec1::<f32>()?, b.to_vec1::<f32>()?), (vec![0.5], vec![1.5]));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of `f`; the device may fail. What was done before an error stays done.
+pub fn together<R>(f: impl FnOnce() -> candle_core::Result<R>) -> candle_core::Result<R> {
+    #[cfg(cuda_path)]
+    return cuda::together(f);
+    #[cfg(not(cuda_path))]
+    f()
 }
 
 /// The steps count from 1: at 0 the corrections of the moments' bias divide by zero.

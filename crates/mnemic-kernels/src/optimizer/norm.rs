@@ -20,6 +20,8 @@ use crate::{simd, threads};
 /// A tensor that is neither f32 nor f64.
 pub fn sum_of_squares(xs: &Tensor) -> Result<f64> {
     match xs.dtype() {
+        #[cfg(cuda_path)]
+        _ if super::cuda::can(xs) => Ok(sums_of_squares(&[xs])?.into_iter().sum()),
         DType::F32 | DType::F64 if !xs.device().is_cpu() => plain::sum_of_squares(xs),
         DType::F32 => cpu::with_slice(&xs.contiguous()?, |xs: &[f32]| squares(xs)),
         DType::F64 => cpu::with_slice(&xs.contiguous()?, |xs: &[f64]| squares(xs)),
@@ -27,15 +29,29 @@ pub fn sum_of_squares(xs: &Tensor) -> Result<f64> {
     }
 }
 
+/// [`sum_of_squares`] of each tensor. On a CUDA device all are computed before the first is waited for.
+///
+/// # Errors
+/// A tensor that is neither f32 nor f64.
+pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    #[cfg(cuda_path)]
+    if let Some(first) = tensors.first()
+        && tensors.iter().all(|t| super::cuda::can(t) && t.device().same_device(first.device()))
+    {
+        let whole = tensors.iter().map(|t| t.detach().contiguous()).collect::<Result<Vec<_>>>()?;
+        return super::cuda::sums_of_squares(&whole);
+    }
+    tensors.iter().map(|t| sum_of_squares(t)).collect()
+}
+
 /// The Euclidean norm of all gradients together, NaN or infinite if one of them is so.
 ///
 /// # Errors
 /// A gradient that is neither f32 nor f64.
 pub fn global_norm(grads: &[Gradient<'_>]) -> Result<f64> {
-    let mut sum = 0.;
-    for g in grads {
-        sum += g.scale * g.scale * sum_of_squares(g.tensor)?;
-    }
+    let tensors: Vec<&Tensor> = grads.iter().map(|g| g.tensor).collect();
+    let sums = sums_of_squares(&tensors)?;
+    let sum: f64 = grads.iter().zip(sums).map(|(g, sum)| g.scale * g.scale * sum).sum();
     Ok(sum.sqrt())
 }
 

@@ -92,6 +92,7 @@ struct Centered(RmsProp);
 
 impl Rule<6, 1> for Plain {
     const NAME: &'static str = "rmsprop";
+    const KERNEL: &'static str = "rmsprop";
     const STATES: [&'static str; 1] = ["square_avg"];
 
     fn constants(&self) -> [f64; 6] {
@@ -113,6 +114,7 @@ impl Rule<6, 1> for Plain {
 
 impl Rule<6, 2> for WithMomentum {
     const NAME: &'static str = "rmsprop";
+    const KERNEL: &'static str = "rmsprop_momentum";
     const STATES: [&'static str; 2] = ["square_avg", "momentum_buffer"];
 
     fn constants(&self) -> [f64; 6] {
@@ -135,6 +137,7 @@ impl Rule<6, 2> for WithMomentum {
 
 impl Rule<6, 2> for Centered {
     const NAME: &'static str = "rmsprop";
+    const KERNEL: &'static str = "rmsprop_centered";
     const STATES: [&'static str; 2] = ["square_avg", "grad_avg"];
 
     fn constants(&self) -> [f64; 6] {
@@ -156,6 +159,7 @@ impl Rule<6, 2> for Centered {
 
 impl Rule<6, 3> for Centered {
     const NAME: &'static str = "rmsprop";
+    const KERNEL: &'static str = "rmsprop_centered_momentum";
     const STATES: [&'static str; 3] = ["square_avg", "grad_avg", "momentum_buffer"];
 
     fn constants(&self) -> [f64; 6] {
@@ -239,6 +243,7 @@ impl RmsPropGraves {
 
 impl Rule<6, 3> for RmsPropGraves {
     const NAME: &'static str = "rmsprop-graves";
+    const KERNEL: &'static str = "rmsprop_graves";
     const STATES: [&'static str; 3] = ["square_avg", "grad_avg", "momentum_buffer"];
 
     fn constants(&self) -> [f64; 6] {

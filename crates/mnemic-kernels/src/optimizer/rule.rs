@@ -54,6 +54,8 @@ float!(f64, F64);
 /// The `K` constants are computed in f64 and rounded once to the type of the parameter.
 pub(super) trait Rule<const K: usize, const N: usize>: Sync {
     const NAME: &'static str;
+    /// The CUDA kernel's name.
+    const KERNEL: &'static str;
     /// PyTorch's names of the states.
     const STATES: [&'static str; N];
 
@@ -79,6 +81,10 @@ pub(super) fn apply<const K: usize, const N: usize, R: Rule<K, N>>(
     check(R::NAME, &targets, grad.tensor)?;
     if param.elem_count() == 0 {
         return Ok(());
+    }
+    #[cfg(cuda_path)]
+    if super::cuda::can(param) {
+        return super::cuda::step(R::KERNEL, &rule.constants(), param, grad, &states);
     }
     if !param.device().is_cpu() {
         return apply_plain(rule, param, grad, states);

@@ -71,6 +71,7 @@ struct Descent(Sgd);
 
 impl Rule<2, 0> for Descent {
     const NAME: &'static str = "sgd";
+    const KERNEL: &'static str = "sgd";
     const STATES: [&'static str; 0] = [];
 
     fn constants(&self) -> [f64; 2] {
@@ -92,6 +93,12 @@ struct Momentum<const FIRST: bool, const NESTEROV: bool>(Sgd);
 
 impl<const FIRST: bool, const NESTEROV: bool> Rule<4, 1> for Momentum<FIRST, NESTEROV> {
     const NAME: &'static str = "sgd";
+    const KERNEL: &'static str = match (FIRST, NESTEROV) {
+        (false, false) => "momentum",
+        (false, true) => "nesterov",
+        (true, false) => "momentum_first",
+        (true, true) => "nesterov_first",
+    };
     const STATES: [&'static str; 1] = ["momentum_buffer"];
 
     fn constants(&self) -> [f64; 4] {

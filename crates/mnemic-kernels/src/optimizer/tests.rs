@@ -240,6 +240,104 @@ fn a_view_changes_its_part_alone() {
     assert_eq!(sums, [20., 10., 20.]);
 }
 
+/// Parameters and states of all `dims` after some steps on `device`, each step of all of them [`together`].
+#[cfg(cuda_path)]
+fn run_on(device: &Device, case: &Case, dims: &[Vec<usize>]) -> Vec<Tensor> {
+    let there = |t: Tensor| t.to_device(device).unwrap();
+    let p = |d: &Vec<usize>| Var::from_tensor(&there(waves(d, 1., 2., DType::F32))).unwrap();
+    let params: Vec<Var> = dims.iter().map(p).collect();
+    let states: Vec<Vec<Tensor>> = params.iter().map(|p| zeros(p, case.states)).collect();
+    for t in 1..=4 {
+        let g = |d: &Vec<usize>| there(waves(d, t as f64, 3., DType::F32));
+        let grads: Vec<Tensor> = dims.iter().map(g).collect();
+        together(|| {
+            for (i, (p, g)) in params.iter().zip(&grads).enumerate() {
+                let scale = 1. / (i + 1) as f64;
+                (case.step)(t, p, Gradient { tensor: g, scale }, &states[i])?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+    let each = params.iter().zip(states);
+    let each = each.flat_map(|(p, s)| std::iter::once(p.as_detached_tensor()).chain(s));
+    each.map(|t| t.to_device(&Device::Cpu).unwrap()).collect()
+}
+
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    let mut dims: Vec<Vec<usize>> = vec![vec![], vec![0], vec![65], vec![3, 4], vec![5000]];
+    dims.extend((1..32).map(|n| vec![n]));
+    dims.push(vec![4096, 2]);
+    for place in crate::cuda::tests::places("optimizer::cuda") {
+        for case in cases() {
+            let fast = place.run(|device| run_on(device, &case, &dims));
+            let slow = run_on(&Device::Cpu, &case, &dims);
+            for (i, (a, b)) in fast.iter().zip(&slow).enumerate() {
+                let what = format!("{} {place:?} tensor {i}", case.name);
+                assert_close(&what, a, b, 1e-5, 1e-5);
+            }
+        }
+    }
+}
+
+#[cfg(cuda_path)]
+#[test]
+fn cuda_one_by_one_and_shared_memory() {
+    let sgd = Sgd { momentum: 0.5, ..Sgd::new(0.25) };
+    for place in crate::cuda::tests::places("optimizer::cuda_one_by_one_and_shared_memory") {
+        place.run(|device| {
+            let new = |x: &[f32]| Tensor::new(x, device).unwrap();
+            // Two steps of one parameter, and its gradient in its own memory.
+            let (p, b) = (new(&[1., 2.]), new(&[0., 0.]));
+            together(|| (1..3).try_for_each(|t| sgd.step(t, &p, &p, Some(&b)))).unwrap();
+            let (q, c) = (new(&[1., 2.]), new(&[0., 0.]));
+            for t in 1..3 {
+                sgd.step(t, &q, &q.force_contiguous().unwrap(), Some(&c)).unwrap();
+            }
+            let [p, q] = [p, q].map(|t| t.to_vec1::<f32>().unwrap());
+            assert_eq!(p, q);
+            assert_eq!(p, [0.4375, 0.875]);
+            let (x, y) = (new(&[0., 4.]), new(&[4., 4.]));
+            lerp(&x, &y, 0.25).unwrap();
+            add_scaled(&y, 2., Gradient { tensor: &x, scale: 3. }).unwrap();
+            assert_eq!(x.to_vec1::<f32>().unwrap(), [1., 4.]);
+            assert_eq!(y.to_vec1::<f32>().unwrap(), [11., 20.]);
+            let cut = clamp(&new(&[f32::NAN, 9., -0.25]), 1.).unwrap().to_vec1::<f32>().unwrap();
+            assert!(cut[0].is_nan() && cut[1..] == [1., -0.25]);
+        });
+    }
+}
+
+#[cfg(cuda_path)]
+#[test]
+fn cuda_norms() {
+    for place in crate::cuda::tests::places("optimizer::cuda_norms") {
+        let sizes = (0..40).map(|n| n * n).chain([4096, 4097, 20_000]);
+        let all: Vec<Tensor> = sizes.map(|n| waves(&[n], 1., 3., DType::F32)).collect();
+        let sums = place.run(|device| {
+            let all: Vec<Tensor> = all.iter().map(|t| t.to_device(device).unwrap()).collect();
+            let views: Vec<&Tensor> = all.iter().collect();
+            let grads: Vec<Gradient<'_>> = views.iter().map(|t| (*t).into()).collect();
+            let (sums, norm) = (sums_of_squares(&views).unwrap(), global_norm(&grads).unwrap());
+            assert!((norm * norm - sums.iter().sum::<f64>()).abs() < 1e-6 * norm * norm);
+            assert_eq!(sum_of_squares(views[39]).unwrap().to_bits(), sums[39].to_bits());
+            sums
+        });
+        for (t, sum) in all.iter().zip(sums) {
+            let exact = sum_of_squares(t).unwrap();
+            assert!((sum - exact).abs() <= 1e-12 * exact, "{place:?}: {sum}, expected {exact}");
+        }
+        let wide = Tensor::new(&[3e38f32, 1e-30], &Device::Cpu).unwrap();
+        let norm = place.run(|device| {
+            let wide = wide.to_device(device).unwrap();
+            global_norm(&[(&wide).into()]).unwrap()
+        });
+        assert!(norm > 2.9e38);
+    }
+}
+
 #[test]
 fn other_devices_overwrite_by_the_plain_twin() {
     let c = RmsPropGraves::new(0.1);

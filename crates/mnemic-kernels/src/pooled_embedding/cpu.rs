@@ -16,7 +16,7 @@ pub(super) fn takes(table: &Tensor, ids: &Tensor, weights: Option<&Tensor>) -> b
     // Half precision stays with the plain twin: it need not convert the whole table.
     let float = matches!(table.dtype(), DType::F32 | DType::F64);
     let fits = weights.is_none_or(|w| w.device().is_cpu() && w.dtype() == table.dtype());
-    table.device().is_cpu() && ids.device().is_cpu() && float && fits
+    !crate::cuda::emulating() && table.device().is_cpu() && ids.device().is_cpu() && float && fits
 }
 
 /// `ids` in groups of `words` to vectors of shape `(outer, d)`.

@@ -4,6 +4,8 @@
 //! position encoding of Sukhbaatar et al. 2015 (MemN2N, section 4.1) otherwise. A padding id adds nothing and gets no gradient.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 
 use candle_core::{DType, Result, Tensor, bail};
@@ -25,6 +27,10 @@ pub fn embedding(table: &Tensor, ids: &Tensor, padding: Option<u32>) -> Result<T
     check_ids(ids)?;
     if cpu::takes(table, ids, None) {
         return cpu::pooled_embedding(table, ids, 1, ids.dims(), None, padding);
+    }
+    #[cfg(cuda_path)]
+    if cuda::can(table, ids, None) {
+        return cuda::pooled_embedding(table, ids, 1, ids.dims(), None, padding);
     }
     plain::embedding(table, ids, padding)
 }
@@ -59,6 +65,11 @@ pub fn pooled_embedding(
     if j > 0 && cpu::takes(table, ids, weights) {
         let outer = &ids.dims()[..ids.rank() - 1];
         return cpu::pooled_embedding(table, ids, j, outer, weights, padding);
+    }
+    #[cfg(cuda_path)]
+    if cuda::can(table, ids, weights) {
+        let outer = &ids.dims()[..ids.rank() - 1];
+        return cuda::pooled_embedding(table, ids, j, outer, weights, padding);
     }
     plain::pooled_embedding(table, ids, weights, padding)
 }

@@ -62,6 +62,57 @@ fn fused_equals_plain() {
     compare(&[4, 9], 7, 1000, DType::F64, 1e-12);
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for (shape, v, d) in [
+        (&[1usize] as &[usize], 1, 1),
+        (&[3, 4], 11, 5),
+        (&[30, 11], 23, 80),
+        (&[2, 40, 9], 300, 33),
+        (&[500, 3], 3, 8),
+        (&[7, 5], 1000, 65),
+    ] {
+        let ids = ids(shape, v);
+        let words = shape[shape.len() - 1];
+        let x = [waves(&[v, d], 1., 1., DType::F32), waves(&[words, d], 2., 1., DType::F32)];
+        for padding in [None, Some(0)] {
+            let test = format!("pooled_embedding::cuda {shape:?} {v} {d} {padding:?}");
+            let there = |x: &[Tensor]| ids.to_device(x[0].device());
+            let fast =
+                |x: &[Tensor]| Ok(vec![pooled_embedding(&x[0], &there(x)?, x.get(1), padding)?]);
+            let slow =
+                |x: &[Tensor]| Ok(vec![plain::pooled_embedding(&x[0], &ids, x.get(1), padding)?]);
+            agree(&test, &x, fast, slow);
+            agree(&test, &x[..1], fast, slow);
+            agree_in_half(&test, 1, &x, fast, slow);
+            let fast = |x: &[Tensor]| Ok(vec![embedding(&x[0], &there(x)?, padding)?]);
+            let slow = |x: &[Tensor]| Ok(vec![plain::embedding(&x[0], &ids, padding)?]);
+            agree(&format!("{test} rows"), &x[..1], fast, slow);
+        }
+    }
+}
+
+#[cfg(cuda_path)]
+#[test]
+fn cuda_padding_and_unknown_ids() {
+    let rows = Tensor::new(&[[f32::NAN, f32::NAN], [1., 2.]], &Device::Cpu).unwrap();
+    let ids = Tensor::new(&[[1u32, 0], [1, 7]], &Device::Cpu).unwrap();
+    for place in crate::cuda::tests::places("pooled_embedding::cuda_padding_and_unknown_ids") {
+        place.run(|device| {
+            let table = Var::from_tensor(&rows.to_device(device).unwrap()).unwrap();
+            let ids = ids.to_device(device).unwrap();
+            let y = pooled_embedding(&table, &ids, None, Some(0)).unwrap();
+            let grads = y.sum_all().unwrap().backward().unwrap();
+            let y = y.to_vec2::<f32>().unwrap();
+            assert!(y[0] == [1., 2.] && y[1].iter().all(|x| x.is_nan()), "{y:?}");
+            let grad = grads.get(&table).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(grad, [[0.; 2], [2.; 2]]);
+        });
+    }
+}
+
 #[test]
 fn one_row_an_id() {
     for (v, d) in [(5, 3), (11, 20), (300, 65)] {

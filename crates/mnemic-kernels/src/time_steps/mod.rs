@@ -4,6 +4,8 @@
 //! steps. Here all gradients are laid into one buffer.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,10 @@ pub fn unbind(xs: &Tensor) -> Result<Vec<Tensor>> {
     }
     if fused::takes(&[xs]) && xs.dims()[1] > 0 {
         return fused::apply(cpu::UnbindOp, &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply(cuda::UnbindOp, &[xs]);
     }
     plain::unbind(xs)
 }
@@ -58,6 +64,10 @@ pub fn stack(steps: &[Tensor]) -> Result<Tensor> {
     let operands: Vec<&Tensor> = steps.iter().collect();
     if fused::takes(&operands) {
         return fused::apply1(cpu::StackOp, &operands);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&operands) {
+        return crate::cuda::apply1(cuda::StackOp, &operands);
     }
     plain::stack(steps)
 }

@@ -26,6 +26,25 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for dims in [&[1usize, 1, 1] as &[usize], &[3, 5], &[2, 33, 64], &[5, 70, 3, 2], &[2, 3, 1]] {
+        let test = format!("time_steps::cuda {dims:?}");
+        let xs = waves(dims, 1., 1., DType::F32);
+        // Some of the steps are not used.
+        let some = |steps: Vec<Tensor>| steps.into_iter().step_by(2).collect();
+        let inputs = std::slice::from_ref(&xs);
+        agree(&test, inputs, |x| Ok(some(unbind(&x[0])?)), |x| Ok(some(plain::unbind(&x[0])?)));
+        let steps = plain::unbind(&xs).unwrap();
+        let steps: Vec<Tensor> = steps.iter().map(|s| s.contiguous().unwrap()).collect();
+        agree(&test, &steps, |x| Ok(vec![stack(x)?]), |x| Ok(vec![plain::stack(x)?]));
+        let all = |x: &[Tensor]| Ok(vec![stack(&unbind(&x[0])?)?]);
+        agree_in_half(&test, 1, inputs, all, |x| Ok(vec![x[0].affine(1., 0.)?]));
+    }
+}
+
 #[test]
 fn gradients_agree_with_finite_differences() {
     check_gradients(&[("xs", waves(&[2, 4, 3], 1., 1., DType::F64))], 1e-8, |x| {
