@@ -8,6 +8,8 @@
 //! the step that they were made for.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 
 use candle_core::{Result, Tensor, bail};
@@ -88,6 +90,13 @@ pub fn rnn(
     if cpu::takes(xs) {
         return cpu::rnn(xs, h0, weights, nonlinearity, steps);
     }
+    #[cfg(cuda_path)]
+    {
+        let operands = cuda::Operands::new(xs, h0, weights);
+        if operands.fit() {
+            return operands.rnn(nonlinearity, steps);
+        }
+    }
     plain::rnn(xs, h0, weights, nonlinearity, steps)
 }
 
@@ -101,6 +110,14 @@ pub fn lstm(
     check("lstm", 4, xs, weights, steps)?;
     if cpu::takes(xs) {
         return cpu::lstm(xs, state0, weights, None, steps);
+    }
+    #[cfg(cuda_path)]
+    {
+        let states = [state0.map(|s| s.0), state0.map(|s| s.1)];
+        let operands = cuda::Operands { states, ..cuda::Operands::new(xs, None, weights) };
+        if operands.fit() {
+            return operands.lstm(steps);
+        }
     }
     plain::lstm(xs, state0, weights, None, steps)
 }
@@ -122,6 +139,15 @@ pub fn peephole_lstm(
     if cpu::takes(xs) {
         return cpu::lstm(xs, state0, weights, Some(peepholes), steps);
     }
+    #[cfg(cuda_path)]
+    {
+        let states = [state0.map(|s| s.0), state0.map(|s| s.1)];
+        let operands = cuda::Operands::new(xs, None, weights);
+        let operands = cuda::Operands { states, peepholes: Some(peepholes), ..operands };
+        if operands.fit() {
+            return operands.lstm(steps);
+        }
+    }
     plain::lstm(xs, state0, weights, Some(peepholes), steps)
 }
 
@@ -136,6 +162,13 @@ pub fn gru(
     check("gru", 3, xs, weights, steps)?;
     if cpu::takes(xs) {
         return cpu::gru(xs, None, h0, weights, reset, steps);
+    }
+    #[cfg(cuda_path)]
+    {
+        let operands = cuda::Operands::new(xs, h0, weights);
+        if operands.fit() {
+            return operands.gru(reset, steps);
+        }
     }
     plain::gru(xs, None, h0, weights, reset, steps)
 }
@@ -153,6 +186,14 @@ pub fn gated_gru(
     check_gates("gated_gru", xs, gates)?;
     if cpu::takes(xs) {
         return cpu::gru(xs, Some(gates), h0, weights, Reset::After, steps);
+    }
+    #[cfg(cuda_path)]
+    {
+        let gates = Some(gates);
+        let operands = cuda::Operands { gates, ..cuda::Operands::new(xs, h0, weights) };
+        if operands.fit() {
+            return operands.gru(Reset::After, steps);
+        }
     }
     plain::gru(xs, Some(gates), h0, weights, Reset::After, steps)
 }
@@ -173,6 +214,14 @@ pub fn attention_gru(
         let input = cpu::Input::raw(xs, weights);
         let w = (&weights.w_hh, weights.b_hh.as_ref());
         return cpu::attention_gru(input, gates, h0, w, steps);
+    }
+    #[cfg(cuda_path)]
+    {
+        let gates = Some(gates);
+        let operands = cuda::Operands { gates, ..cuda::Operands::new(xs, h0, weights) };
+        if operands.fit() {
+            return operands.attention_gru(steps);
+        }
     }
     plain::attention_gru(xs, gates, h0, weights, steps)
 }
@@ -197,6 +246,22 @@ pub fn attention_gru_projected(
     check_gates(op, inputs, gates)?;
     if cpu::takes(inputs) {
         return cpu::attention_gru(cpu::Input::Projected(inputs), gates, h0, (w_hh, b_hh), steps);
+    }
+    #[cfg(cuda_path)]
+    {
+        let operands = cuda::Operands {
+            x: inputs,
+            w_ih: None,
+            b_ih: None,
+            w_hh,
+            b_hh,
+            states: [h0, None],
+            gates: Some(gates),
+            peepholes: None,
+        };
+        if operands.fit() {
+            return operands.attention_gru(steps);
+        }
     }
     plain::attention_gru_projected(inputs, gates, h0, w_hh, b_hh, steps)
 }

@@ -315,3 +315,35 @@ proptest! {
         compare(KINDS[kind], &KINDS[kind].operands(b, t, d, h, DType::F64), steps, 1e-11);
     }
 }
+
+/// Every kind of scan on CUDA, over shapes that bring in every path.
+#[cfg(cuda_path)]
+mod cuda_paths {
+    use super::*;
+    use crate::cuda::tests::agree;
+
+    /// Operands after the first eight in `Kind::run` are not differentiated there; `agree` wants functions of all.
+    fn hold(kind: Kind, (b, t, d, h): (usize, usize, usize, usize), steps: Steps<'_>) {
+        let ops = kind.operands(b, t, d, h, DType::F32);
+        let f = |fast: bool| {
+            move |x: &[Tensor]| {
+                let (output, state) = kind.run(x, steps, fast)?;
+                Ok(vec![output, state])
+            }
+        };
+        agree(&format!("{kind:?} {b} {t} {d} {h} {steps:?}"), &ops, f(true), f(false));
+    }
+
+    #[test]
+    fn cuda() {
+        for kind in KINDS {
+            for shape in [(1, 1, 1, 1), (3, 5, 4, 6), (2, 3, 65, 63), (7, 2, 1, 17)] {
+                let lengths: Vec<usize> = (0..shape.0).map(|i| (i * 2) % (shape.1 + 1)).collect();
+                for reverse in [false, true] {
+                    hold(kind, shape, Steps { lengths: None, reverse });
+                    hold(kind, shape, Steps { lengths: Some(&lengths), reverse });
+                }
+            }
+        }
+    }
+}
