@@ -3,10 +3,28 @@
 
 #include "common.cuh"
 
+// Keeps a loop's body single, so that its registers are enough.
+#ifdef __CUDACC__
+#define NO_UNROLL _Pragma("unroll 1")
+#else
+#define NO_UNROLL
+#endif
+
 namespace attention {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+// Powers of two to within 2^-22, the smallest flushed to 0: one instruction.
+__device__ __forceinline__ float power(float x) {
+#ifdef __CUDACC__
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+#else
+    return exp2f(x);
+#endif
+}
 
 __device__ __forceinline__ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -70,7 +88,7 @@ struct Fragment {
     }
 };
 
-// Floats are split in two numbers of TF32 each; the product of the small parts, 2^-22 of the whole, is left out.
+// Floats are split in two numbers of TF32 each, the small one cut off by the tensor core; what is left out is 2^-21 of a product.
 template <>
 struct Fragment<float> {
     static constexpr int STEP = 8, PAD = 4;
@@ -83,7 +101,7 @@ struct Fragment<float> {
 
     static __device__ __forceinline__ void split(float x, unsigned& big, unsigned& small) {
         big = to_tf32(x);
-        small = to_tf32(x - __uint_as_float(big));
+        small = __float_as_uint(x - __uint_as_float(big));
     }
     static __device__ __forceinline__ void load_a(A& a, const float* tile, int stride, int row, int k0) {
         const int lane = threadIdx.x % 32;
@@ -141,14 +159,15 @@ struct Shape {
 // 16 bytes; their copies are only begun.
 template <class T, int D, int ROWS>
 __device__ __forceinline__ void load_tile(T* tile, const T* matrix, int first, int n, int width, bool aligned) {
-    constexpr int PER_COPY = 16 / sizeof(T), PER_ROW = D / PER_COPY, STRIDE = Shape<T, D>::STRIDE;
+    constexpr int PER_COPY = 16 / sizeof(T), PER_ROW = D / PER_COPY, STRIDE = Shape<T, D>::STRIDE, STEP = THREADS / PER_ROW;
     if (aligned) {
+        const int column = threadIdx.x % PER_ROW * PER_COPY, row = threadIdx.x / PER_ROW;
+        const T* const from = matrix + size_t(first + row) * width + column;
+        T* const to = tile + row * STRIDE + column;
         UNROLL
-        for (int i = 0; i < ROWS * PER_ROW / THREADS; ++i) {
-            const int at = i * THREADS + threadIdx.x, row = at / PER_ROW, column = at % PER_ROW * PER_COPY;
-            const bool valid = first + row < n && column < width;
-            const T* from = matrix + (valid ? size_t(first + row) * width + column : 0);
-            cp_async_16(tile + row * STRIDE + column, from, valid);
+        for (int i = 0; i < ROWS; i += STEP) {
+            const bool valid = first + row + i < n && column < width;
+            cp_async_16(to + i * STRIDE, valid ? from + i * width : matrix, valid);
         }
     } else {
         for (int at = threadIdx.x; at < ROWS * D; at += THREADS) {

@@ -7,9 +7,9 @@
 namespace attention {
 
 // Columns whose scores are in registers at a time.
-template <class T, int D>
+template <class T, int D, bool RICH>
 struct Chunk {
-    static constexpr int N = sizeof(T) == 2 && D == 128 ? 1 : 2;
+    static constexpr int N = (sizeof(T) == 2 && D == 128) || (sizeof(T) == 4 && D == 64 && RICH) ? 1 : 2;
 };
 
 // What only some calls want; null where not.
@@ -26,18 +26,24 @@ __device__ __forceinline__ float sums_of(float log_sum_exp) {
 }
 
 // D of a warp's 16 rows, for the lanes that hold them.
-template <class T>
+template <class T, int D>
 __device__ __forceinline__ void deltas(float (&delta)[2], const T* output, const T* d_output, const T* d_log_sum_exp,
                                        float* all, int row, size_t base, const Problem& p) {
     const int lane = threadIdx.x % 32;
+    float parts[16] = {};
+    UNROLL
     for (int r = 0; r < 16; ++r) {
-        float sum = 0;
-        const size_t at = base + row + r;
-        if (row + r < p.n_q) {
-            for (int c = lane; c < p.d_v; c += 32) sum += to_float(output[at * p.d_v + c]) * to_float(d_output[at * p.d_v + c]);
+        const size_t at = (base + row + r) * p.d_v;
+        UNROLL
+        for (int c = 0; c < D; c += 32) {
+            if (row + r < p.n_q && c + lane < p.d_v) parts[r] += to_float(output[at + c + lane]) * to_float(d_output[at + c + lane]);
         }
-        sum = warp_sum(sum);
+    }
+    UNROLL
+    for (int r = 0; r < 16; ++r) {
+        float sum = warp_sum(parts[r]);
         if (row + r < p.n_q) {
+            const size_t at = base + row + r;
             if (d_log_sum_exp) sum -= to_float(d_log_sum_exp[at]);
             if (lane == 0) all[at] = sum;
         }
@@ -51,7 +57,7 @@ __device__ __forceinline__ void queries(const T* q, const T* k, const T* v, cons
                                         const Extras& extras, const Problem& p, const Terms<T>& terms) {
     using F = Fragment<T>;
     using S = Shape<T, D>;
-    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D>::N;
+    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D, RICH>::N;
     DYNAMIC_SHARED(T, own_q);
     T* const own_d = own_q + ROWS * STRIDE;
     T* const tiles = own_d + ROWS * STRIDE;
@@ -78,7 +84,7 @@ __device__ __forceinline__ void queries(const T* q, const T* k, const T* v, cons
     cp_async_commit();
 
     float delta[2] = {}, sums[2], low[2] = {}, high[2] = {}, low_weight[2] = {}, high_weight[2] = {};
-    deltas(delta, output, d_output, d_log_sum_exp, all_deltas, first + own, base, p);
+    deltas<T, D>(delta, output, d_output, d_log_sum_exp, all_deltas, first + own, base, p);
     int start[2], end[2];
     UNROLL
     for (int r = 0; r < 2; ++r) {
@@ -107,7 +113,7 @@ __device__ __forceinline__ void queries(const T* q, const T* k, const T* v, cons
         const T* const keys = tiles + tile % 2 * 2 * COLUMNS * STRIDE;
         const T* const values = keys + COLUMNS * STRIDE;
         const bool whole = tile * COLUMNS >= p.start(last) && tile * COLUMNS + COLUMNS <= p.end(first, length);
-        UNROLL
+        NO_UNROLL
         for (int chunk = 0; chunk < COLUMNS; chunk += 16 * N) {
             float s[2 * N][4] = {}, ds[2 * N][4] = {};
             across<T, D, N>(s, kept_q, own_q, own, keys, chunk);
@@ -124,7 +130,7 @@ __device__ __forceinline__ void queries(const T* q, const T* k, const T* v, cons
                             ds[c][e] = 0;
                             continue;
                         }
-                        const float weight = exp2f(head.score(s[c][e], i, j) - sums[r]), factor = head.factor(rng, i, j);
+                        const float weight = power(head.score(s[c][e], i, j) - sums[r]), factor = head.factor(rng, i, j);
                         const int place = head.place(i, j), places = terms.places;
                         const size_t at = head.row(i) * places + max(place, 0);
                         float dp = ds[c][e];
@@ -152,7 +158,7 @@ __device__ __forceinline__ void queries(const T* q, const T* k, const T* v, cons
                             }
                         }
                     } else {
-                        const float weight = seen ? exp2f(s[c][e] * scale - sums[r]) : 0;
+                        const float weight = seen ? power(s[c][e] * scale - sums[r]) : 0;
                         ds[c][e] = weight * (ds[c][e] - delta[r]);
                     }
                 }
@@ -187,7 +193,7 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
                                      const float* all_deltas, T* d_k, T* d_v, const Problem& p, const Terms<T>& terms) {
     using F = Fragment<T>;
     using S = Shape<T, D>;
-    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D>::N;
+    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D, RICH>::N;
     DYNAMIC_SHARED(T, own_k);
     T* const own_v = own_k + ROWS * STRIDE;
     T* const tiles = own_v + ROWS * STRIDE;
@@ -245,7 +251,7 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
         const Head<T> head(p, terms, kv * p.group + n / count);
         const int first_query = (from + n % count) * COLUMNS, last_query = min(first_query + COLUMNS, p.n_q) - 1;
         const bool whole = first >= p.start(last_query) && last < p.end(first_query, length);
-        UNROLL
+        NO_UNROLL
         for (int chunk = 0; chunk < COLUMNS; chunk += 16 * N) {
             float s[2 * N][4] = {}, ds[2 * N][4] = {};
             across<T, D, N>(s, kept_k, own_k, own, rows, chunk);
@@ -261,13 +267,13 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
                             s[c][e] = ds[c][e] = 0;
                             continue;
                         }
-                        const float weight = exp2f(head.score(s[c][e], i, j) - sums[column]), factor = head.factor(rng, i, j);
+                        const float weight = power(head.score(s[c][e], i, j) - sums[column]), factor = head.factor(rng, i, j);
                         float dp = ds[c][e];
                         if (terms.value_products) dp += to_float(terms.value_products[head.row(i) * terms.places + head.place(i, j)]);
                         s[c][e] = weight * factor;
                         ds[c][e] = weight * (dp * factor - deltas[column]);
                     } else {
-                        const float weight = seen ? exp2f(s[c][e] * scale - sums[column]) : 0;
+                        const float weight = seen ? power(s[c][e] * scale - sums[column]) : 0;
                         s[c][e] = weight;
                         ds[c][e] = weight * (ds[c][e] - deltas[column]);
                     }
@@ -306,7 +312,7 @@ extern "C" __global__ void attention_diagonals(const float* d_scores, float* d_t
 EXPORT(attention_diagonals)
 
 #define BACKWARD(T, D, RICH, name) \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_queries_##name##_##D( \
+    extern "C" __global__ void __launch_bounds__(THREADS, sizeof(T) == 2 && D <= 64 && !RICH ? 3 : 2) attention_queries_##name##_##D( \
         const T* q, const T* k, const T* v, const T* output, const T* d_output, const T* d_log_sum_exp, \
         const float* log_sum_exp, float* all_deltas, T* d_q, float* d_scores, float* d_products, float* weights, \
         ATTENTION_PARAMETERS(T)) { \
@@ -315,7 +321,7 @@ EXPORT(attention_diagonals)
                             {d_scores, d_products, weights}, problem, terms); \
     } \
     EXPORT(attention_queries_##name##_##D) \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_keys_##name##_##D( \
+    extern "C" __global__ void __launch_bounds__(THREADS, sizeof(T) == 2 && D <= 64 && !RICH ? 3 : 2) attention_keys_##name##_##D( \
         const T* q, const T* k, const T* v, const T* d_output, const float* log_sum_exp, const float* all_deltas, T* d_keys, \
         T* d_values, ATTENTION_PARAMETERS(T)) { \
         ATTENTION_STRUCTS(T) \

@@ -4,19 +4,19 @@
 
 namespace attention {
 
-// Running maxima (in base 2) and sums of two rows of a lane.
+// Running maxima and sums of two rows of a lane. Maxima are those of bare products, or with more terms of scores in base 2.
 struct Rows {
     float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
     // The sums of what lies beyond Shaw's distances, to the left and right.
     float low[2] = {0, 0}, high[2] = {0, 0};
 };
 
-// Scores of a tile in base 2, -inf where hidden. Shaw's weights are laid aside as scores.
+// The products of a tile, or with more terms its scores in base 2, -inf where hidden. Shaw's weights are laid aside as scores.
 template <class T, int COLUMNS, bool RICH>
 __device__ __forceinline__ void finish(float (*s)[4], const Problem& p, const Head<T>& head, int length, int row, int column,
                                        bool whole, float* shaw) {
+    if (!RICH && whole) return;
     const int t = threadIdx.x % 4;
-    const float scale = p.scale * LOG2_E;
     int start[2] = {}, end[2] = {};
     UNROLL
     for (int r = 0; r < 2; ++r) start[r] = p.start(row + 8 * r), end[r] = p.end(row + 8 * r, length);
@@ -36,7 +36,7 @@ __device__ __forceinline__ void finish(float (*s)[4], const Problem& p, const He
                     }
                 }
             } else {
-                s[c][e] = seen ? s[c][e] * scale : -INFINITY;
+                if (!seen) s[c][e] = -INFINITY;
             }
         }
     }
@@ -44,8 +44,8 @@ __device__ __forceinline__ void finish(float (*s)[4], const Problem& p, const He
 
 // From scores to weights that are not yet divided by their sum; what was summed before is brought to the new maximum.
 template <class T, int D, int COLUMNS, bool RICH>
-__device__ __forceinline__ void accumulate(float (*s)[4], float (*o)[4], Rows& rows, const Head<T>& head, int row, int column,
-                                           bool shaw) {
+__device__ __forceinline__ void accumulate(float (*s)[4], float (*o)[4], Rows& rows, const Head<T>& head, float scale, int row,
+                                           int column, bool shaw) {
     const int t = threadIdx.x % 4;
     UNROLL
     for (int r = 0; r < 2; ++r) {
@@ -53,14 +53,14 @@ __device__ __forceinline__ void accumulate(float (*s)[4], float (*o)[4], Rows& r
         UNROLL
         for (int c = 0; c < COLUMNS / 8; ++c) top = fmaxf(top, fmaxf(s[c][2 * r], s[c][2 * r + 1]));
         top = quad_max(top);
-        const float shift = top == -INFINITY ? 0 : top, factor = exp2f(rows.top[r] - shift);
+        const float shift = top == -INFINITY ? 0 : top * scale, factor = power(rows.top[r] * scale - shift);
         rows.top[r] = top;
         float sum = 0;
         UNROLL
         for (int c = 0; c < COLUMNS / 8; ++c) {
             UNROLL
             for (int e = 2 * r; e < 2 * r + 2; ++e) {
-                s[c][e] = exp2f(s[c][e] - shift);
+                s[c][e] = power(s[c][e] * scale - shift);
                 sum += s[c][e];
             }
         }
@@ -111,7 +111,7 @@ __device__ __forceinline__ void finish_shaw(float* shaw, Rows& rows, const Head<
                 weight = high * divisor;
             } else {
                 const int j = place - places / 2 + i + head.p.n_k - head.p.n_q;
-                weight = exp2f(weights[place] - shift) * divisor;
+                weight = power(weights[place] - shift) * divisor;
                 if (j >= 0 && j < head.p.n_k) weight *= head.factor(rng, i, j);
             }
             weights[place] = weight;
@@ -150,6 +150,8 @@ __device__ __forceinline__ void forward(const T* q, const T* k, const T* v, T* o
     float o[TILES][D / 8][4] = {};
     Rows rows[TILES];
     const int own = warp * 16 * TILES;
+    // From what maxima are of to base 2; positive, so that the largest product has the largest weight.
+    const float scale = RICH ? 1 : p.scale * LOG2_E;
     typename F::A kept[TILES][S::KEEP ? S::STEPS : 1];
     cp_async_wait<0>();
     __syncthreads();
@@ -193,7 +195,7 @@ __device__ __forceinline__ void forward(const T* q, const T* k, const T* v, T* o
         for (int m = 0; m < TILES; ++m) {
             const int row = first + own + 16 * m + g;
             finish<T, COLUMNS, RICH>(s[m], p, head, length, row, column, whole, shaw);
-            accumulate<T, D, COLUMNS, RICH>(s[m], o[m], rows[m], head, row, column, shaw != nullptr);
+            accumulate<T, D, COLUMNS, RICH>(s[m], o[m], rows[m], head, scale, row, column, shaw != nullptr);
         }
         UNROLL
         for (int step = 0; step < COLUMNS / F::STEP; ++step) {
@@ -219,7 +221,7 @@ __device__ __forceinline__ void forward(const T* q, const T* k, const T* v, T* o
             sum[r] = quad_sum(rows[m].sum[r]);
             factor[r] = sum[r] == 0 ? 0 : 1 / sum[r];
             if (threadIdx.x % 4 == 0 && row + 8 * r < p.n_q) {
-                const float log = sum[r] == 0 ? -INFINITY : (rows[m].top[r] + log2f(sum[r])) * LN_2;
+                const float log = sum[r] == 0 ? -INFINITY : (rows[m].top[r] * scale + log2f(sum[r])) * LN_2;
                 log_sum_exp[head.row(row + 8 * r)] = from_float<T>(log);
                 if (exact) exact[head.row(row + 8 * r)] = log;
             }
@@ -232,7 +234,7 @@ __device__ __forceinline__ void forward(const T* q, const T* k, const T* v, T* o
 }
 
 #define FORWARD(T, D, TILES, RICH, name) \
-    extern "C" __global__ void __launch_bounds__(THREADS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, sizeof(T) == 2 && D <= 64 && TILES == 1 && !RICH ? 3 : 2) \
         name(const T* q, const T* k, const T* v, T* output, T* log_sum_exp, float* exact, float* shaw, ATTENTION_PARAMETERS(T)) { \
         ATTENTION_STRUCTS(T) \
         forward<T, D, TILES, RICH>(q, k, v, output, log_sum_exp, exact, shaw, problem, terms); \

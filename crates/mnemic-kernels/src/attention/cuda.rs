@@ -99,9 +99,10 @@ struct Terms<'a> {
 }
 
 impl AttentionOp {
-    /// Whether there is more than a mask.
+    /// Whether there is more than a mask. The kernels for that take maxima of bare products.
     fn rich(&self) -> bool {
-        !matches!(self.bias, BiasKind::None)
+        self.scale < 1e-30
+            || !matches!(self.bias, BiasKind::None)
             || self.relative != RelativeKind::None
             || self.dropout.is_some()
     }
