@@ -49,6 +49,13 @@ impl Philox {
         Self::new(seed, hash)
     }
 
+    /// Seed and stream, for kernels that make the numbers themselves.
+    #[cfg(cuda_path)]
+    #[allow(dead_code, reason = "for the operations")]
+    pub(crate) fn keys(&self) -> (u64, u64) {
+        (u64::from(self.key[0]) | u64::from(self.key[1]) << 32, self.stream)
+    }
+
     /// Block `counter` of the stream: four independent 32-bit words.
     pub fn block(&self, counter: u64) -> [u32; 4] {
         let mut x = [

@@ -15,6 +15,8 @@
 
 mod backward;
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 mod differentiate;
 mod forward;
 mod job;
@@ -151,6 +153,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention<'_>) ->
     let sizes = Sizes::new(q, k, Some(v))?;
     sizes.check(q, options)?;
     let operands = cpu::operands(q, k, v, options);
+    #[cfg(cuda_path)]
+    if cuda::takes(&sizes, &operands) {
+        return cuda::attention(sizes, &operands, options);
+    }
     if fused::takes(&operands) {
         cpu::attention(sizes, &operands, options)
     } else {

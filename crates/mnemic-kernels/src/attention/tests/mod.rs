@@ -1,4 +1,6 @@
 mod case;
+#[cfg(cuda_path)]
+mod cuda;
 mod laws;
 
 use candle_core::{DType, Device, Tensor, Var};
