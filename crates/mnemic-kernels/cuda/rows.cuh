@@ -153,6 +153,15 @@ struct Row {
         lane = team.lane;
         lanes = team.lanes;
     }
+    // A part of a row, for a whole block.
+    __device__ __forceinline__ Row(const T* first, int part_width) {
+        data = first;
+        width = part_width;
+        shift = misaligned(data);
+        packs = (width + shift + V - 1) / V;
+        lane = threadIdx.x;
+        lanes = blockDim.x;
+    }
     // The first element of this thread's k-th pack.
     __device__ __forceinline__ int at(int k) const { return (lane + k * lanes) * V - shift; }
     __device__ __forceinline__ bool has(int k) const { return lane + k * lanes < packs; }

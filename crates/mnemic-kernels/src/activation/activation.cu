@@ -14,18 +14,25 @@ __device__ __forceinline__ float normal_cdf(float x) {
     return sizeof(T) == 2 ? 0.5f + 0.5f * erff(x * 0.70710678f) : 0.5f * erfcf(x * -0.70710678f);
 }
 
+// From the result in f32; from the operand in half precision, where the result is too coarse near its limits.
 struct Tanh {
     template <class T>
     static __device__ __forceinline__ float value(float x) { return tanhf(x); }
     template <class T>
-    static __device__ __forceinline__ float gradient(float y, float g) { return g * (1 - y * y); }
+    static __device__ __forceinline__ float gradient(float v, float g) {
+        const float y = sizeof(T) == 2 ? tanhf(v) : v;
+        return g * (1 - y * y);
+    }
 };
 
 struct Sigmoid {
     template <class T>
     static __device__ __forceinline__ float value(float x) { return sigmoid(x); }
     template <class T>
-    static __device__ __forceinline__ float gradient(float y, float g) { return g * (y * (1 - y)); }
+    static __device__ __forceinline__ float gradient(float v, float g) {
+        const float y = sizeof(T) == 2 ? sigmoid(v) : v;
+        return g * (y * (1 - y));
+    }
 };
 
 struct Relu {

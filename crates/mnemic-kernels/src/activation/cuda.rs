@@ -1,6 +1,6 @@
 //! The CUDA path: one launch in each direction. Tensors past 2^31 elements are refused.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::cpu::Activation;
 use crate::cuda::{DeviceOp, Launch, Pass, elementwise, empty, empty_like, suffix};
@@ -22,7 +22,9 @@ impl<A: Activation> DeviceOp for ActivationOp<A> {
 
     fn backward(&self, pass: Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &pass.grads[0] else { return Ok(vec![None]) };
-        let seen = if A::FROM_RESULT { &pass.outputs[0] } else { &pass.inputs[0] };
+        // In half precision, the kernels derive from the operand, as the result is rounded.
+        let from_result = A::FROM_RESULT && dy.dtype() == DType::F32;
+        let seen = if from_result { &pass.outputs[0] } else { &pass.inputs[0] };
         let dx = empty_like(dy)?;
         let name = format!("activation_{}_{}_backward", A::NAME, suffix(dy.dtype())?);
         let launch = elementwise(Launch::new("activation", name), dy, dy.elem_count(), true);

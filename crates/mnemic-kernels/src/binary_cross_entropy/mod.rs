@@ -1,6 +1,8 @@
 //! Binary cross-entropy of logits.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,10 @@ pub fn bce_with_logits(logits: &Tensor, targets: &Tensor, reduction: Reduction) 
     }
     if fused::takes(&[logits, targets]) {
         return fused::apply1(cpu::BceOp(reduction), &[logits, targets]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[logits, targets]) {
+        return crate::cuda::apply1(cuda::BceOp(reduction), &[logits, targets]);
     }
     plain::bce_with_logits(logits, targets, reduction)
 }

@@ -56,6 +56,22 @@ fn fused_equals_plain() {
     assert_eq!(value(Reduction::None).dims(), [3, 0]);
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    for shape in [&[1usize][..], &[63], &[5, 13], &[2, 3, 1000], &[20_001]] {
+        let x = operands(shape, 3., DType::F32);
+        for r in REDUCTIONS {
+            let test = format!("binary_cross_entropy::cuda {shape:?} {r:?}");
+            let fused = |x: &[Tensor]| Ok(vec![bce_with_logits(&x[0], &x[1], r)?]);
+            let plain = |x: &[Tensor]| Ok(vec![plain::bce_with_logits(&x[0], &x[1], r)?]);
+            agree(&test, &x, fused, plain);
+            agree_in_half(&test, 1, &x, fused, plain);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]

@@ -25,27 +25,29 @@ pub(super) struct LinearOp {
 type Gradients = Vec<Option<Tensor>>;
 
 impl LinearOp {
-    /// `None` where no row counts.
-    pub(super) fn new(
-        ids: &[i64],
-        options: &CrossEntropy,
-        operands: &[&Tensor],
-    ) -> Result<Option<Self>> {
-        let kept: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] != IGNORE).collect();
-        if kept.is_empty() {
-            return Ok(None);
-        }
-        let counted: Vec<i64> = kept.iter().map(|&i| ids[i]).collect();
-        let targets = Targets::new(&counted, options, operands[0].device())?;
+    pub(super) fn new(ids: &[i64], options: &CrossEntropy, operands: &[&Tensor]) -> Result<Self> {
+        let device = operands[0].device();
+        let counted: Vec<i64> = ids.iter().copied().filter(|&y| y != IGNORE).collect();
         let wanted = operands.iter().map(|t| t.track_op()).collect();
-        let places: Vec<u32> = kept.iter().map(|&i| i as u32).collect();
-        let kept = kept.len();
-        let places = if kept == ids.len() {
-            None
+        let (kept, rows) = (counted.len(), ids.len());
+        let (targets, places) = if kept == rows || kept == 0 {
+            (Targets::new(ids, options, device)?, None)
         } else {
-            Some(Tensor::from_slice(&places, kept, operands[0].device())?)
+            let places = (0..rows).filter(|&i| ids[i] != IGNORE).map(|i| i as u32);
+            let places = Tensor::from_vec(places.collect::<Vec<_>>(), kept, device)?;
+            (Targets::new(&counted, options, device)?, Some(places))
         };
-        Ok(Some(Self { targets, kept, rows: ids.len(), places, wanted }))
+        Ok(Self { targets, kept, rows, places, wanted })
+    }
+
+    /// The loss where no row counts.
+    fn nothing(&self, like: &Tensor) -> Result<Tensor> {
+        let (dtype, device) = (like.dtype(), like.device());
+        match self.targets.reduction {
+            Reduction::None => Tensor::zeros(self.rows, dtype, device),
+            Reduction::Sum => Tensor::zeros((), dtype, device),
+            Reduction::Mean => Tensor::full(f32::NAN, (), device)?.to_dtype(dtype),
+        }
     }
 
     /// Losses and statistics of the rows and, where `grads` says how the losses count, the gradients of the operands.
@@ -136,6 +138,9 @@ impl DeviceOp for LinearOp {
     const HALF: bool = true;
 
     fn forward(&self, inputs: &[Tensor], grad: bool) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+        if self.kept == 0 {
+            return Ok((vec![self.nothing(&inputs[0])?], vec![]));
+        }
         let early = grad && self.targets.reduction != Reduction::None;
         let divisor = if early { self.targets.divisor()? } else { None };
         let grads = early.then_some(Grads { grads: None, divisor: divisor.as_ref() });
@@ -153,6 +158,9 @@ impl DeviceOp for LinearOp {
 
     fn backward(&self, pass: Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let Some(grad) = &pass.grads[0] else { return Ok(vec![None; pass.inputs.len()]) };
+        if self.kept == 0 {
+            return pass.inputs.iter().map(|x| x.zeros_like().map(Some)).collect();
+        }
         if self.targets.reduction == Reduction::None {
             let grad = match &self.places {
                 Some(places) => grad.index_select(places, 0)?,

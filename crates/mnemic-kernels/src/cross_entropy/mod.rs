@@ -126,9 +126,8 @@ pub fn linear_cross_entropy(
         return fused::apply1(op, &operands);
     }
     #[cfg(cuda_path)]
-    if crate::cuda::takes(&operands)
-        && let Some(op) = cuda_linear::LinearOp::new(targets, options, &operands)?
-    {
+    if crate::cuda::takes(&operands) {
+        let op = cuda_linear::LinearOp::new(targets, options, &operands)?;
         return crate::cuda::apply1(op, &operands);
     }
     plain::linear_cross_entropy(hidden, weight, bias, targets, options)

@@ -4,6 +4,8 @@
 //! here, in each direction. The gradient of the product divides by nothing, so zeros among the factors do no harm.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,10 @@ pub fn cumsum(xs: &Tensor, exclusive: bool) -> Result<Tensor> {
     if fused::takes(&[xs]) {
         return fused::apply1(cpu::CumsumOp { exclusive }, &[xs]);
     }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::CumsumOp { exclusive }, &[xs]);
+    }
     plain::cumsum(xs, exclusive)
 }
 
@@ -50,6 +56,10 @@ pub fn cumprod(xs: &Tensor, exclusive: bool) -> Result<Tensor> {
     check("cumprod", xs)?;
     if fused::takes(&[xs]) {
         return fused::apply1(cpu::CumprodOp { exclusive }, &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply1(cuda::CumprodOp { exclusive }, &[xs]);
     }
     plain::cumprod(xs, exclusive)
 }

@@ -26,6 +26,31 @@ fn fused_equals_plain() {
     compare(&(waves(&[3, 1000], 1., 1e-2, DType::F64) + 1.).unwrap());
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half};
+    let rows = [[2f32, 0., 3., 4.], [0., 0., 5., 1.], [1., 2., 3., 0.], [0., 0., 0., 0.]];
+    let mut all = vec![Tensor::new(&rows, &Device::Cpu).unwrap()];
+    for dims in [&[1usize][..], &[65, 7], &[2, 3, 9], &[17, 63], &[3, 1000], &[2, 9001]] {
+        all.push((waves(dims, 1., 1e-2, DType::F32) + 1.).unwrap());
+    }
+    for xs in all {
+        for exclusive in [false, true] {
+            let test = format!("cumulative::cuda {:?} {exclusive}", xs.dims());
+            let fused =
+                |t: &[Tensor]| Ok(vec![cumsum(&t[0], exclusive)?, cumprod(&t[0], exclusive)?]);
+            let plain = |t: &[Tensor]| {
+                Ok(vec![plain::cumsum(&t[0], exclusive)?, plain::cumprod(&t[0], exclusive)?])
+            };
+            agree(&test, std::slice::from_ref(&xs), fused, plain);
+            if xs.elem_count() < 600 {
+                agree_in_half(&test, 2, std::slice::from_ref(&xs), fused, plain);
+            }
+        }
+    }
+}
+
 #[test]
 fn zeros_among_the_factors() {
     let rows = [[2., 0., 3., 4.], [0., 0., 5., 1.], [1., 2., 3., 0.], [0., 0., 0., 0.]];

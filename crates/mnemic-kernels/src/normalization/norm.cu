@@ -178,7 +178,7 @@ __device__ __forceinline__ void columns(const T* x, const T* dy, const float* st
         [&](int s, int column, float sum) { sums[(size_t(blockIdx.y) * S + s) * width + column] = sum; });
 }
 
-#define COLUMNS(T, S, V, name)                                                                                        \
+#define NORM_COLUMNS(T, S, V, name)                                                                                   \
     extern "C" __global__ void __launch_bounds__(256) norm_columns##S##_##name(                                       \
         const T* x, const T* dy, const float* stats, float* sums, int count, int width, int lanes) {                  \
         columns<T, S, V>(x, dy, stats, sums, count, width, lanes);                                                    \
@@ -198,10 +198,10 @@ __device__ __forceinline__ void columns(const T* x, const T* dy, const float* st
         backward<T>(x, dy, weight, stats, dx, count, width, lanes, centred != 0);                                     \
     }                                                                                                                 \
     EXPORT(norm_backward_##name)                                                                                      \
-    COLUMNS(T, 1, rows::VEC<T>, name)                                                                                 \
-    COLUMNS(T, 2, rows::VEC<T>, name)                                                                                 \
-    COLUMNS(T, 1, 1, single_##name)                                                                                   \
-    COLUMNS(T, 2, 1, single_##name)
+    NORM_COLUMNS(T, 1, rows::VEC<T>, name)                                                                                 \
+    NORM_COLUMNS(T, 2, rows::VEC<T>, name)                                                                                 \
+    NORM_COLUMNS(T, 1, 1, single_##name)                                                                                   \
+    NORM_COLUMNS(T, 2, 1, single_##name)
 
 NORM(float, f32)
 NORM(__half, f16)

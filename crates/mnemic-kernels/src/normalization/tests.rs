@@ -87,7 +87,7 @@ fn fused_equals_plain() {
 fn cuda() {
     use crate::cuda::tests::{agree, agree_in_half};
     let shapes: [&[usize]; 8] = [
-        &[1, 2],
+        &[1, 3],
         &[2, 3, 63],
         &[5, 64],
         &[4, 65],

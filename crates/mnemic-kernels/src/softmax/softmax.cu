@@ -32,6 +32,67 @@ struct Result {
     }
 };
 
+// The largest and the sum of exponentials of what this thread sees of a row.
+template <class T>
+__device__ __forceinline__ void observe(const rows::Row<T>& row, const unsigned char* mask, float& top, float& sum) {
+    constexpr int V = rows::VEC<T>, KEPT = rows::KEEP<T>;
+    const T low = from_float<T>(-INFINITY);
+    Pack<T, V> p[KEPT];
+    unsigned hide[KEPT];
+    for (int k = 0; k < row.turns(); k += KEPT) {
+        float v[KEPT][V], higher = top;
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            if (row.has(k + u)) p[u] = rows::load<V>(row.data, row.at(k + u), row.width, low);
+            hide[u] = row.has(k + u) && mask ? hidden<V>(mask, row.at(k + u), row.width) : 0;
+        }
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            UNROLL
+            for (int j = 0; j < V; ++j) {
+                v[u][j] = row.has(k + u) && !(hide[u] >> j & 1) ? to_float(p[u].v[j]) : -INFINITY;
+                higher = fmaxf(higher, v[u][j]);
+            }
+        }
+        const float from = higher == -INFINITY ? 0 : higher;
+        sum *= expf(top - from);
+        top = higher;
+        UNROLL
+        for (int u = 0; u < KEPT; ++u) {
+            UNROLL
+            for (int j = 0; j < V; ++j) sum += expf(v[u][j] - from);
+        }
+    }
+}
+
+// Those of all threads; returns what is subtracted.
+__device__ __forceinline__ float join(const rows::Team& team, float top, float& sum) {
+    const float all = team.top(top), from = all == -INFINITY ? 0 : all;
+    // A NaN among nothing but -inf stays.
+    if (!isnan(sum)) sum *= expf(top - from);
+    sum = team.sum(sum);
+    return from;
+}
+
+template <class T>
+__device__ __forceinline__ void write(const rows::Row<T>& row, const unsigned char* mask, T* y, const Result& result) {
+    constexpr int V = rows::VEC<T>;
+    const T low = from_float<T>(-INFINITY);
+    const bool log = result.log;
+    for (int k = 0; k < row.turns(); ++k) {
+        if (!row.has(k)) continue;
+        const auto q = rows::load<V>(row.data, row.at(k), row.width, low);
+        const unsigned hides = mask ? hidden<V>(mask, row.at(k), row.width) : 0;
+        float v[V];
+        UNROLL
+        for (int j = 0; j < V; ++j) {
+            const float a = to_float(q.v[j]);
+            v[j] = result.of(a, log ? 0 : expf(a - result.top), hides >> j & 1);
+        }
+        rows::store<V>(y, row.at(k), row.width, v);
+    }
+}
+
 template <class T>
 __device__ __forceinline__ void forward(const T* x, const unsigned char* mask, T* y, int count, int width, int lanes,
                                         bool log) {
@@ -81,46 +142,10 @@ __device__ __forceinline__ void forward(const T* x, const unsigned char* mask, T
         return;
     }
     float top = -INFINITY, sum = 0;
-    for (int k = 0; k < row.turns(); k += KEPT) {
-        float v[KEPT][V], higher = top;
-        UNROLL
-        for (int u = 0; u < KEPT; ++u) {
-            if (row.has(k + u)) p[u] = rows::load<V>(row.data, row.at(k + u), row.width, low);
-            hide[u] = row.has(k + u) && mask ? hidden<V>(mask + start, row.at(k + u), row.width) : 0;
-        }
-        UNROLL
-        for (int u = 0; u < KEPT; ++u) {
-            UNROLL
-            for (int j = 0; j < V; ++j) {
-                v[u][j] = row.has(k + u) && !(hide[u] >> j & 1) ? to_float(p[u].v[j]) : -INFINITY;
-                higher = fmaxf(higher, v[u][j]);
-            }
-        }
-        const float from = higher == -INFINITY ? 0 : higher;
-        sum *= expf(top - from);
-        top = higher;
-        UNROLL
-        for (int u = 0; u < KEPT; ++u) {
-            UNROLL
-            for (int j = 0; j < V; ++j) sum += expf(v[u][j] - from);
-        }
-    }
-    const float all = team.top(top), from = all == -INFINITY ? 0 : all;
-    // A NaN among nothing but -inf stays.
-    if (!isnan(sum)) sum *= expf(top - from);
-    const Result result(from, team.sum(sum), log);
-    for (int k = 0; k < row.turns(); ++k) {
-        if (!row.has(k)) continue;
-        const auto q = rows::load<V>(row.data, row.at(k), row.width, low);
-        const unsigned hides = mask ? hidden<V>(mask + start, row.at(k), row.width) : 0;
-        float v[V];
-        UNROLL
-        for (int j = 0; j < V; ++j) {
-            const float a = to_float(q.v[j]);
-            v[j] = result.of(a, log ? 0 : expf(a - from), hides >> j & 1);
-        }
-        rows::store<V>(y + start, row.at(k), row.width, v);
-    }
+    const unsigned char* const hides = mask ? mask + start : nullptr;
+    observe(row, hides, top, sum);
+    const float from = join(team, top, sum);
+    write(row, hides, y + start, Result(from, sum, log));
 }
 
 // Softmax: dx = y (dy - sum y dy). Log-softmax: dx = dy - exp(y) sum dy, and 0 in a row of -inf.
@@ -174,12 +199,65 @@ __device__ __forceinline__ void backward(const T* y, const T* dy, T* dx, int cou
     }
 }
 
+// A few wide rows, in parts: a block (part, row) tells what its part comes to, and in a second launch each block joins the parts
+// of its row.
+struct Part {
+    int first, width;
+    size_t start;
+    __device__ __forceinline__ Part(int row_width) {
+        const int length = (row_width + gridDim.x - 1) / gridDim.x;
+        first = min(static_cast<int>(blockIdx.x) * length, row_width);
+        width = min(length, row_width - first);
+        start = size_t(blockIdx.y) * row_width + first;
+    }
+};
+
+template <class T>
+__device__ __forceinline__ void parts(const T* x, const unsigned char* mask, float* found, int width) {
+    __shared__ float scratch[64];
+    const rows::Team team(blockDim.x, 1, scratch);
+    const Part part(width);
+    float top = -INFINITY, sum = 0;
+    observe(rows::Row<T>(x + part.start, part.width), mask ? mask + part.start : nullptr, top, sum);
+    const float all = team.top(top);
+    if (!isnan(sum)) sum *= expf(top - (all == -INFINITY ? 0 : all));
+    sum = team.sum(sum);
+    if (threadIdx.x != 0) return;
+    float* const to = found + 2 * (size_t(blockIdx.y) * gridDim.x + blockIdx.x);
+    to[0] = all;
+    to[1] = sum;
+}
+
+template <class T>
+__device__ __forceinline__ void finish(const T* x, const unsigned char* mask, const float* found, T* y, int width,
+                                       bool log) {
+    __shared__ float scratch[64];
+    const rows::Team team(blockDim.x, 1, scratch);
+    const Part part(width);
+    const float* const own = found + 2 * size_t(blockIdx.y) * gridDim.x;
+    const bool has = threadIdx.x < gridDim.x;
+    float sum = has ? own[2 * threadIdx.x + 1] : 0;
+    const float from = join(team, has ? own[2 * threadIdx.x] : -INFINITY, sum);
+    write(rows::Row<T>(x + part.start, part.width), mask ? mask + part.start : nullptr, y + part.start,
+          Result(from, sum, log));
+}
+
 #define SOFTMAX(T, name)                                                                                              \
     extern "C" __global__ void __launch_bounds__(1024) softmax_forward_##name(                                        \
         const T* x, const unsigned char* mask, T* y, int count, int width, int lanes, int log) {                      \
         forward<T>(x, mask, y, count, width, lanes, log != 0);                                                        \
     }                                                                                                                 \
     EXPORT(softmax_forward_##name)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(512) softmax_parts_##name(const T* x, const unsigned char* mask,     \
+                                                                           float* found, int width) {                 \
+        parts<T>(x, mask, found, width);                                                                              \
+    }                                                                                                                 \
+    EXPORT(softmax_parts_##name)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(512) softmax_finish_##name(                                          \
+        const T* x, const unsigned char* mask, const float* found, T* y, int width, int log) {                        \
+        finish<T>(x, mask, found, y, width, log != 0);                                                                \
+    }                                                                                                                 \
+    EXPORT(softmax_finish_##name)                                                                                    \
     extern "C" __global__ void __launch_bounds__(1024) softmax_backward_##name(                                       \
         const T* y, const T* dy, T* dx, int count, int width, int lanes, int log) {                                   \
         backward<T>(y, dy, dx, count, width, lanes, log != 0);                                                        \

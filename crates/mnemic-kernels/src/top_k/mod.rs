@@ -1,6 +1,8 @@
 //! The largest elements of the last axis.
 
 mod cpu;
+#[cfg(cuda_path)]
+mod cuda;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,14 @@ pub fn top_k(xs: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
     let n = xs.dim(D::Minus1)?;
     if k > n || u32::try_from(n).is_err() {
         bail!("top_k: cannot take {k} of the last axis of {:?}", xs.dims());
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) && (1..=cuda::MOST).contains(&k) {
+        let chosen = Arc::new(OnceLock::new());
+        let op = cuda::TopKOp { k, chosen: Arc::clone(&chosen) };
+        let values = crate::cuda::apply1(op, &[xs])?;
+        let Some(indices) = chosen.get() else { bail!("top_k: internal error: no indices") };
+        return Ok((values, indices.clone()));
     }
     if !fused::takes(&[xs]) {
         return plain::top_k(xs, k);

@@ -36,6 +36,64 @@ fn fused_equals_plain() {
     }
 }
 
+#[cfg(cuda_path)]
+#[test]
+fn cuda() {
+    use crate::cuda::tests::{agree, agree_in_half, places};
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    let hostile = [1., -inf, -nan, inf, 1e-45, nan, -1e4, 0., -0., 0., -0., 1., 1.];
+    let ties = |n: usize| {
+        let rng = Philox::new(3, 1);
+        let few = (0..n).map(|i| rng.below(i as u64, 5) as f32 - 2.).collect::<Vec<_>>();
+        Tensor::from_vec(few, n, &Device::Cpu).unwrap()
+    };
+    let mut all = vec![(Tensor::new(&hostile, &Device::Cpu).unwrap(), vec![1, 2, 5, 9, 13])];
+    all.push((ties(3000), vec![1, 7, 600, 1000, 3000]));
+    for (dims, ks) in [
+        (&[1usize][..], vec![1]),
+        (&[65], vec![65]),
+        (&[2, 3, 63], vec![7]),
+        (&[3, 1000], vec![1, 31, 300, 1000]),
+    ] {
+        all.push((waves(dims, 1., 1., DType::F32), ks));
+    }
+    for (xs, ks) in all {
+        for k in ks {
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let xs = xs.to_dtype(dtype).unwrap();
+                let (values, indices) = plain::top_k(&xs, k).unwrap();
+                for place in places("top_k::cuda") {
+                    let got = place.run(|device| {
+                        let (v, i) = top_k(&xs.to_device(device).unwrap(), k).unwrap();
+                        [v, i].map(|t| t.to_device(&Device::Cpu).unwrap())
+                    });
+                    let test = format!("{place:?} {dtype:?} {:?} {k}", xs.dims());
+                    let got_indices = got[1].flatten_all().unwrap().to_vec1::<u32>().unwrap();
+                    assert_eq!(
+                        got_indices,
+                        indices.flatten_all().unwrap().to_vec1::<u32>().unwrap(),
+                        "{test}"
+                    );
+                    let numbers = |t: &Tensor| {
+                        let t = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+                        t.to_vec1::<f32>().unwrap()
+                    };
+                    for (a, b) in numbers(&got[0]).iter().zip(numbers(&values)) {
+                        assert!(*a == b || a.is_nan() && b.is_nan(), "{test}: {a} {b}");
+                    }
+                }
+            }
+        }
+    }
+    let xs = [waves(&[3, 200], 1., 1., DType::F32)];
+    let (fused, twin) = (
+        |t: &[Tensor]| Ok(vec![top_k(&t[0], 9)?.0]),
+        |t: &[Tensor]| Ok(vec![plain::top_k(&t[0], 9)?.0]),
+    );
+    agree("top_k::cuda", &xs, fused, twin);
+    agree_in_half("top_k::cuda", 1, &xs, fused, twin);
+}
+
 #[test]
 fn ascending_and_descending_rows() {
     let up = Tensor::arange(0f64, 3000., &Device::Cpu).unwrap();
