@@ -316,34 +316,115 @@ proptest! {
     }
 }
 
-/// Every kind of scan on CUDA, over shapes that bring in every path.
+/// Every kind of scan on CUDA, by every path.
 #[cfg(cuda_path)]
-mod cuda_paths {
+mod on_cuda {
+    use super::super::cuda::forced::{Way, set};
     use super::*;
-    use crate::cuda::tests::agree;
+    use crate::cuda::tests::{agree, agree_in_half};
 
-    /// Operands after the first eight in `Kind::run` are not differentiated there; `agree` wants functions of all.
-    fn hold(kind: Kind, (b, t, d, h): (usize, usize, usize, usize), steps: Steps<'_>) {
+    fn function(
+        kind: Kind,
+        steps: Steps<'_>,
+        fast: bool,
+    ) -> impl Fn(&[Tensor]) -> Result<Vec<Tensor>> {
+        move |x| {
+            let (output, state) = kind.run(x, steps, fast)?;
+            Ok(vec![output, state])
+        }
+    }
+
+    fn hold(way: Way, kind: Kind, (b, t, d, h): (usize, usize, usize, usize), steps: Steps<'_>) {
+        set(Some(way));
         let ops = kind.operands(b, t, d, h, DType::F32);
-        let f = |fast: bool| {
-            move |x: &[Tensor]| {
-                let (output, state) = kind.run(x, steps, fast)?;
-                Ok(vec![output, state])
+        let name = format!("{way:?} {kind:?} {:?} {steps:?}", (b, t, d, h));
+        agree(&name, &ops, function(kind, steps, true), function(kind, steps, false));
+        set(None);
+    }
+
+    fn hold_all(way: Way, shapes: &[(usize, usize, usize, usize)]) {
+        for kind in KINDS {
+            for &shape in shapes {
+                let lengths: Vec<usize> = (0..shape.0).map(|i| (i * 2) % (shape.1 + 1)).collect();
+                for reverse in [false, true] {
+                    hold(way, kind, shape, Steps { lengths: None, reverse });
+                    hold(way, kind, shape, Steps { lengths: Some(&lengths), reverse });
+                }
             }
-        };
-        agree(&format!("{kind:?} {b} {t} {d} {h} {steps:?}"), &ops, f(true), f(false));
+        }
     }
 
     #[test]
+    fn cuda_small() {
+        let shapes = [(1, 1, 1, 1), (3, 5, 4, 6), (2, 3, 65, 63), (7, 2, 1, 17), (9, 3, 2, 64)];
+        hold_all(Way::Small, &shapes);
+        // Weights in shared memory too.
+        for kind in KINDS {
+            hold(Way::Small, kind, (2, 2, 3, 100), Steps::default());
+            hold(Way::Small, kind, (5, 2, 3, 130), Steps::default());
+        }
+    }
+
+    #[test]
+    fn cuda_grid() {
+        hold_all(Way::Grid, &[(1, 1, 1, 1), (3, 5, 4, 6), (2, 3, 65, 63), (17, 2, 1, 17)]);
+        for kind in KINDS {
+            hold(Way::Grid, kind, (21, 3, 2, 130), Steps::default());
+        }
+    }
+
+    #[test]
+    fn cuda_steps() {
+        hold_all(Way::Steps, &[(1, 1, 1, 1), (3, 5, 4, 6), (2, 3, 65, 63), (17, 2, 1, 17)]);
+    }
+
+    /// The path that sizes choose, half precision, and what may be left out.
+    #[test]
     fn cuda() {
         for kind in KINDS {
-            for shape in [(1, 1, 1, 1), (3, 5, 4, 6), (2, 3, 65, 63), (7, 2, 1, 17)] {
-                let lengths: Vec<usize> = (0..shape.0).map(|i| (i * 2) % (shape.1 + 1)).collect();
-                for reverse in [false, true] {
-                    hold(kind, shape, Steps { lengths: None, reverse });
-                    hold(kind, shape, Steps { lengths: Some(&lengths), reverse });
-                }
+            let ops = kind.operands(4, 5, 8, 16, DType::F32);
+            let f = |fast: bool| function(kind, Steps::default(), fast);
+            agree(&format!("{kind:?}"), &ops, f(true), f(false));
+            agree_in_half(&format!("{kind:?}"), 2, &ops, f(true), f(false));
+        }
+        let bare = |fast: bool| {
+            move |x: &[Tensor]| {
+                let (w_ih, w_hh) = (x[1].clone(), x[2].clone());
+                let w = Weights { w_ih, w_hh, b_ih: None, b_hh: None };
+                let cell = if fast {
+                    lstm(&x[0], None, &w, Steps::default())?.cell
+                } else {
+                    plain::lstm(&x[0], None, &w, None, Steps::default())?.cell
+                };
+                Ok(vec![cell])
             }
+        };
+        let all = Kind::Lstm.operands(2, 3, 4, 5, DType::F32);
+        let ops = [all[0].clone(), all[4].clone(), all[5].clone()];
+        agree("bare lstm", &ops, bare(true), bare(false));
+    }
+
+    #[test]
+    fn cuda_passes_over_padding() {
+        let lengths = [2, 4, 0];
+        let steps = Steps { lengths: Some(&lengths), reverse: true };
+        for kind in KINDS {
+            // Products made outside are poisoned as a whole.
+            if matches!(kind, Kind::ProjectedAttentionGru) {
+                continue;
+            }
+            let ops = kind.operands(3, 4, 5, 6, DType::F32);
+            let poison = |x: &[Tensor]| -> Result<Vec<Tensor>> {
+                let mask: Vec<u8> =
+                    lengths.iter().flat_map(|&l| (0..4).map(move |t| u8::from(t < l))).collect();
+                let mask =
+                    Tensor::from_vec(mask, (3, 4, 1), x[0].device())?.broadcast_as((3, 4, 5))?;
+                let bad = (x[0].ones_like()? * f64::NAN)?;
+                let mut x = x.to_vec();
+                x[0] = mask.where_cond(&x[0], &bad)?;
+                function(kind, steps, true)(&x)
+            };
+            agree(&format!("{kind:?} poisoned"), &ops, poison, function(kind, steps, false));
         }
     }
 }

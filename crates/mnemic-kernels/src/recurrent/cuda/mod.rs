@@ -5,11 +5,14 @@
 
 mod path;
 mod scan;
+mod steps;
 
 use candle_core::{Result, Tensor, bail};
 
 use super::{LstmScan, Nonlinearity, Reset, Scan, Steps, Weights};
 use crate::cuda;
+#[cfg(test)]
+pub(super) use path::forced;
 use scan::{Kind, Places, ScanOp};
 
 /// The operands of a scan.

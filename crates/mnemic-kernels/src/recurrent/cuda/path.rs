@@ -9,6 +9,22 @@ use super::scan::{Kind, Sizes};
 pub(in super::super) enum Path {
     /// Every block holds all recurrent weights and reads rows of its own.
     Small(Small),
+    /// Every block holds the weights of some units; all blocks wait for each other after every step.
+    Grid(Grid),
+    /// A product and a kernel a step.
+    Steps,
+}
+
+/// How a scan over the whole grid is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Grid {
+    /// Units a block.
+    pub(super) units: usize,
+    pub(super) blocks: usize,
+    /// Warps that share a sum.
+    pub(super) parts: usize,
+    /// Bytes of shared memory.
+    pub(super) shared: usize,
 }
 
 /// How a small scan is laid out.
@@ -67,10 +83,19 @@ fn limits(device: &Device) -> Limits {
     Limits { multiprocessors: 4, shared: 227 << 10 }
 }
 
-/// The path of a scan; `None` where only the plain twin can do it.
-pub(super) fn choose(kind: Kind, pass: Pass, sizes: Sizes, device: &Device) -> Option<Path> {
+/// The path of a scan.
+pub(super) fn choose(kind: Kind, pass: Pass, sizes: Sizes, device: &Device) -> Path {
     let limits = limits(device);
-    small(kind, pass, sizes, &limits).map(Path::Small)
+    let small = || small(kind, pass, sizes, &limits).map(Path::Small);
+    let grid = || grid(kind, pass, sizes, &limits).map(Path::Grid);
+    #[cfg(test)]
+    match forced::get() {
+        Some(forced::Way::Small) => return small().unwrap_or(Path::Steps),
+        Some(forced::Way::Grid) => return grid().unwrap_or(Path::Steps),
+        Some(forced::Way::Steps) => return Path::Steps,
+        None => {}
+    }
+    small().or_else(grid).unwrap_or(Path::Steps)
 }
 
 /// Threads of a block of small scans, at most, as in the kernels.
@@ -93,4 +118,54 @@ fn small(kind: Kind, pass: Pass, sizes: Sizes, limits: &Limits) -> Option<Small>
         + chunks.saturating_sub(held) * 4 * gates * threads;
     let shared = 4 * numbers;
     (shared <= limits.shared).then_some(Small { lanes, chunks, threads, rows, shared })
+}
+
+/// Warps of a block of scans over the whole grid, and the rows and columns that one multiplies at a time, as in the kernels.
+const WARPS: usize = 16;
+const TILE: (usize, usize) = (8, 4);
+/// Past so many bytes that all blocks together read a step, products of their own are as fast.
+const TRAFFIC: usize = 64 << 20;
+
+fn grid(kind: Kind, pass: Pass, sizes: Sizes, limits: &Limits) -> Option<Grid> {
+    let Sizes { b, h, .. } = sizes;
+    if kind.resets_before() {
+        return None;
+    }
+    let units = h.div_ceil(limits.multiprocessors);
+    let blocks = h.div_ceil(units);
+    let (columns, width) = match pass {
+        Pass::Forward => (kind.gates() * units, h.next_multiple_of(4)),
+        Pass::Backward => (units, kind.gates() * h.next_multiple_of(4)),
+    };
+    let tiles = b.div_ceil(TILE.0) * columns.div_ceil(TILE.1);
+    let parts = (WARPS / tiles).clamp(1, width.div_ceil(128));
+    let shared = 4 * (columns * width + 32 * tiles * parts + 2 * b * units);
+    let fits = shared <= limits.shared && 4 * b * width * blocks <= TRAFFIC;
+    fits.then_some(Grid { units, blocks, parts, shared })
+}
+
+/// Tests choose the path.
+#[cfg(test)]
+pub(in super::super) mod forced {
+    use std::cell::Cell;
+
+    #[derive(Debug, Clone, Copy)]
+    pub(in super::super::super) enum Way {
+        Small,
+        Grid,
+        Steps,
+    }
+
+    thread_local! {
+        static WAY: Cell<Option<Way>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn get() -> Option<Way> {
+        WAY.get()
+    }
+
+    /// Scans on this thread go this way, where they can, until the next call.
+    pub(in super::super::super) fn set(way: Option<Way>) {
+        WAY.set(way);
+    }
 }

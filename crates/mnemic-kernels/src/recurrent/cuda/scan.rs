@@ -1,10 +1,10 @@
 //! The operation: products before and after the scan, and the launches of the scan.
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::super::{Nonlinearity, Reset};
-use super::path::{self, Path, Small};
-use crate::cuda::{DeviceOp, Launch, Pass, empty, numbers};
+use super::path::{self, Grid, Path, Small};
+use crate::cuda::{DeviceOp, Launch, Pass, empty, numbers, zeros};
 
 /// The cell of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The cell's name in the kernels'.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Rnn(_) => "rnn",
             Kind::Lstm => "lstm",
@@ -76,8 +76,8 @@ pub(super) struct Places {
     pub(super) peepholes: Option<usize>,
 }
 
-const X: usize = 0;
-const W_HH: usize = 1;
+pub(super) const X: usize = 0;
+pub(super) const W_HH: usize = 1;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
@@ -134,7 +134,7 @@ impl ScanOp {
     }
 
     /// The scan's arguments, the same for all kernels.
-    fn forward_arguments<'a>(
+    pub(super) fn forward_arguments<'a>(
         &self,
         launch: Launch<'a>,
         inputs: &'a [Tensor],
@@ -160,7 +160,7 @@ impl ScanOp {
         Ok(launch.flag(self.reverse).flag(self.variant()))
     }
 
-    fn backward_arguments<'a>(
+    pub(super) fn backward_arguments<'a>(
         &self,
         launch: Launch<'a>,
         job: &'a Backward<'_>,
@@ -197,28 +197,52 @@ impl ScanOp {
         launch.block(threads).shared(shared)
     }
 
-    fn scan_forward(&self, inputs: &[Tensor], job: &Forward<'_>) -> Result<()> {
+    fn grid<'a>(&self, pass: path::Pass, layout: Grid) -> Launch<'a> {
+        let name = format!("recurrent_grid_{}_{}", pass.name(), self.kind.name());
+        let launch = Launch::new("recurrent_grid", name).grid(layout.blocks, 1, 1);
+        launch.block(512).shared(layout.shared).cooperative()
+    }
+
+    fn scan_forward(&self, inputs: &[Tensor], job: &mut Forward<'_>) -> Result<()> {
         let (device, sizes) = (inputs[X].device(), self.sizes(inputs)?);
-        match path::choose(self.kind, path::Pass::Forward, sizes, device) {
-            Some(Path::Small(layout)) => {
-                let launch = self.small(path::Pass::Forward, layout, sizes.b);
+        let pass = path::Pass::Forward;
+        match path::choose(self.kind, pass, sizes, device) {
+            Path::Small(layout) => {
+                let launch = self.small(pass, layout, sizes.b);
                 let launch = self.forward_arguments(launch, inputs, job)?;
                 launch.int(layout.lanes)?.int(layout.chunks)?.run(device)
             }
-            None => bail!("recurrent scan: internal error: no path for {sizes:?}"),
+            Path::Grid(layout) => {
+                let shape = (2, sizes.b, sizes.h.next_multiple_of(4));
+                let vectors = zeros(shape, DType::F32, device)?;
+                let counter = zeros(1, DType::U32, device)?;
+                let launch = self.forward_arguments(self.grid(pass, layout), inputs, job)?;
+                let launch = launch.tensor(&vectors).tensor(&counter);
+                launch.int(layout.units)?.int(layout.parts)?.run(device)
+            }
+            Path::Steps => self.forward_steps(inputs, job),
         }
     }
 
-    fn scan_backward(&self, job: &Backward<'_>) -> Result<()> {
+    fn scan_backward(&self, job: &mut Backward<'_>) -> Result<()> {
         let inputs = job.pass.inputs;
         let (device, sizes) = (inputs[X].device(), self.sizes(inputs)?);
-        match path::choose(self.kind, path::Pass::Backward, sizes, device) {
-            Some(Path::Small(layout)) => {
-                let launch = self.small(path::Pass::Backward, layout, sizes.b);
+        let pass = path::Pass::Backward;
+        match path::choose(self.kind, pass, sizes, device) {
+            Path::Small(layout) => {
+                let launch = self.small(pass, layout, sizes.b);
                 let launch = self.backward_arguments(launch, job)?;
                 launch.int(layout.lanes)?.int(layout.chunks)?.run(device)
             }
-            None => bail!("recurrent scan: internal error: no path for {sizes:?}"),
+            Path::Grid(layout) => {
+                let shape = (2, sizes.b, self.kind.gates(), sizes.h.next_multiple_of(4));
+                let vectors = zeros(shape, DType::F32, device)?;
+                let counter = zeros(1, DType::U32, device)?;
+                let launch = self.backward_arguments(self.grid(pass, layout), job)?;
+                let launch = launch.tensor(&vectors).tensor(&counter);
+                launch.int(layout.units)?.int(layout.parts)?.run(device)
+            }
+            Path::Steps => self.backward_steps(job),
         }
     }
 
@@ -279,7 +303,7 @@ impl DeviceOp for ScanOp {
         };
         let lengths = self.lengths(device)?;
         let cell = self.kind == Kind::Lstm;
-        let job = Forward {
+        let mut job = Forward {
             x: &x,
             lengths: lengths.as_ref(),
             output: new(&[b, t, h])?,
@@ -290,7 +314,7 @@ impl DeviceOp for ScanOp {
                 (grad && cell).then(|| new(&[b, t, h])).transpose()?,
             ],
         };
-        self.scan_forward(inputs, &job)?;
+        self.scan_forward(inputs, &mut job)?;
         let results = std::iter::once(job.output).chain(job.ends.into_iter().flatten());
         Ok((results.collect(), job.kept.into_iter().flatten().collect()))
     }
@@ -304,7 +328,7 @@ impl DeviceOp for ScanOp {
         let width = self.kind.gates() * h;
         let lengths = self.lengths(device)?;
         let start = |s: usize| wanted(p.states[s]).map(|_| new(&[b, h])).transpose();
-        let job = Backward {
+        let mut job = Backward {
             lengths: lengths.as_ref(),
             dx: new(&[b * t, width])?,
             dp: self.kind.splits().then(|| new(&[b * t, width])).transpose()?,
@@ -312,7 +336,7 @@ impl DeviceOp for ScanOp {
             d_states: [start(0)?, start(1)?],
             pass: &pass,
         };
-        self.scan_backward(&job)?;
+        self.scan_backward(&mut job)?;
         let (dx, dp) = (&job.dx, job.dp.as_ref().unwrap_or(&job.dx));
         let mut all = vec![None; inputs.len()];
         for s in 0..2 {
