@@ -3,11 +3,14 @@
 
 #include "common.cuh"
 
-// Keeps a loop's body single, so that its registers are enough.
+// Keeps a loop's body short, so that its registers are enough.
 #ifdef __CUDACC__
 #define NO_UNROLL _Pragma("unroll 1")
+#define UNROLL_BY(n) UNROLL_AS(unroll n)
+#define UNROLL_AS(text) _Pragma(#text)
 #else
 #define NO_UNROLL
+#define UNROLL_BY(n)
 #endif
 
 namespace attention {
@@ -153,6 +156,8 @@ struct Shape {
     static constexpr int STEPS = D / Fragment<T>::STEP;
     // Whether A is kept in registers.
     static constexpr bool KEEP = sizeof(T) == 2 && D <= 64;
+    // So many steps of a product are scheduled together.
+    static constexpr int UNROLLED = sizeof(T) == 4 ? 2 : STEPS;
 };
 
 // Copies rows `first` and on of a matrix (n, width) into a tile, zeros beyond its ends. `aligned` rows begin at multiples of
@@ -184,7 +189,7 @@ __device__ __forceinline__ void across(float (*sums)[4], const typename Fragment
                                        const T* tile, int row) {
     using F = Fragment<T>;
     constexpr int STRIDE = Shape<T, D>::STRIDE;
-    UNROLL
+    UNROLL_BY((Shape<T, D>::UNROLLED))
     for (int k = 0; k < Shape<T, D>::STEPS; ++k) {
         typename F::A a;
         if constexpr (Shape<T, D>::KEEP) {

@@ -6,10 +6,10 @@
 
 namespace attention {
 
-// Columns whose scores are in registers at a time.
-template <class T, int D, bool RICH>
+// Columns, in steps of 16, whose scores are in registers at a time: few where there is much beside them.
+template <class T, int D, bool MUCH>
 struct Chunk {
-    static constexpr int N = (sizeof(T) == 2 && D == 128) || (sizeof(T) == 4 && D == 64 && RICH) ? 1 : 2;
+    static constexpr int N = (sizeof(T) == 2 && D == 128) || (D == 64 && MUCH) ? 1 : 2;
 };
 
 // What only some calls want; null where not.
@@ -193,7 +193,7 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
                                      const float* all_deltas, T* d_k, T* d_v, const Problem& p, const Terms<T>& terms) {
     using F = Fragment<T>;
     using S = Shape<T, D>;
-    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D, RICH>::N;
+    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D, true>::N;
     DYNAMIC_SHARED(T, own_k);
     T* const own_v = own_k + ROWS * STRIDE;
     T* const tiles = own_v + ROWS * STRIDE;
