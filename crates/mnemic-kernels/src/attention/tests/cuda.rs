@@ -40,6 +40,9 @@ fn cuda_sizes() {
     Case { n: (70, 66), d: (24, 33), ..ONE }.on_cuda(true);
     Case { n: (66, 34), d: (128, 128), causal: true, ..ONE }.on_cuda(false);
     Case { n: (66, 34), d: (128, 80), causal: true, ..ONE }.on_cuda(true);
+    Case { n: (9, 7), d: (64, 64), scale: Some(-1.5), ..ONE }.on_cuda(false);
+    // So many heads that blocks take more queries.
+    Case { b: 2, h: 96, n: (3, 5), d: (32, 32), causal: true, ..BASE }.on_cuda(true);
 }
 
 #[test]
