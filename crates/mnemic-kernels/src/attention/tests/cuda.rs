@@ -74,8 +74,13 @@ fn cuda_biases_and_relative_positions() {
             Case { n: (9, 6), h: 4, b: 2, ..case }.on_cuda(true);
         }
     }
-    let bias = BiasCase::Full { b: false, h: true, hidden: true };
-    let relative = RelativeCase::Shaw { k: 2, values: true };
-    Case { n: (9, 6), d: (5, 3), h: 4, bias, relative, causal: true, dropout: 0.4, ..BASE }
-        .on_cuda(false);
+    for bias in BIASES {
+        for relative in RELATIVES {
+            let (lengths, window) = (Some(vec![6, 3]), Some((Some(3), Some(1))));
+            let causal = matches!(relative, RelativeCase::Music { .. });
+            let case = Case { n: (9, 6), h: 4, bias, relative, causal, dropout: 0.4, ..BASE };
+            case.on_cuda(false);
+            Case { lengths, window, dropout: 0., ..case }.on_cuda(false);
+        }
+    }
 }
