@@ -3,11 +3,14 @@
 
 #include "common.cuh"
 
-// Keeps a loop's body single, so that its registers are enough.
+// Keeps a loop's body short, so that its registers are enough.
 #ifdef __CUDACC__
 #define NO_UNROLL _Pragma("unroll 1")
+#define UNROLL_BY(n) UNROLL_AS(unroll n)
+#define UNROLL_AS(text) _Pragma(#text)
 #else
 #define NO_UNROLL
+#define UNROLL_BY(n)
 #endif
 
 namespace attention {
@@ -88,7 +91,8 @@ struct Fragment {
     }
 };
 
-// Floats are split in two numbers of TF32 each, the small one cut off by the tensor core; what is left out is 2^-21 of a product.
+// Floats are split in two numbers of TF32 each by cutting off what the tensor core does not read: two instructions, where rounding
+// would take five. What is left out is 2^-20 of a product.
 template <>
 struct Fragment<float> {
     static constexpr int STEP = 8, PAD = 4;
@@ -100,7 +104,7 @@ struct Fragment<float> {
     };
 
     static __device__ __forceinline__ void split(float x, unsigned& big, unsigned& small) {
-        big = to_tf32(x);
+        big = __float_as_uint(x) & 0xffffe000u;
         small = __float_as_uint(x - __uint_as_float(big));
     }
     static __device__ __forceinline__ void load_a(A& a, const float* tile, int stride, int row, int k0) {
@@ -153,6 +157,8 @@ struct Shape {
     static constexpr int STEPS = D / Fragment<T>::STEP;
     // Whether A is kept in registers.
     static constexpr bool KEEP = sizeof(T) == 2 && D <= 64;
+    // So many steps of a product are scheduled together.
+    static constexpr int UNROLLED = sizeof(T) == 4 ? 2 : STEPS;
 };
 
 // Copies rows `first` and on of a matrix (n, width) into a tile, zeros beyond its ends. `aligned` rows begin at multiples of
@@ -170,6 +176,7 @@ __device__ __forceinline__ void load_tile(T* tile, const T* matrix, int first, i
             cp_async_16(to + i * STRIDE, valid ? from + i * width : matrix, valid);
         }
     } else {
+        NO_UNROLL
         for (int at = threadIdx.x; at < ROWS * D; at += THREADS) {
             const int row = at / D, column = at % D;
             const bool valid = first + row < n && column < width;
@@ -184,7 +191,7 @@ __device__ __forceinline__ void across(float (*sums)[4], const typename Fragment
                                        const T* tile, int row) {
     using F = Fragment<T>;
     constexpr int STRIDE = Shape<T, D>::STRIDE;
-    UNROLL
+    UNROLL_BY((Shape<T, D>::UNROLLED))
     for (int k = 0; k < Shape<T, D>::STEPS; ++k) {
         typename F::A a;
         if constexpr (Shape<T, D>::KEEP) {

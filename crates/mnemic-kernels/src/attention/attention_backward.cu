@@ -6,10 +6,10 @@
 
 namespace attention {
 
-// Columns whose scores are in registers at a time.
-template <class T, int D, bool RICH>
+// Columns, in steps of 16, whose scores are in registers at a time: few where there is much beside them.
+template <class T, int D, bool MUCH>
 struct Chunk {
-    static constexpr int N = (sizeof(T) == 2 && D == 128) || (sizeof(T) == 4 && D == 64 && RICH) ? 1 : 2;
+    static constexpr int N = (sizeof(T) == 2 && D == 128) || (D == 64 && MUCH && sizeof(T) == 2) ? 1 : 2;
 };
 
 // What only some calls want; null where not.
@@ -193,7 +193,7 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
                                      const float* all_deltas, T* d_k, T* d_v, const Problem& p, const Terms<T>& terms) {
     using F = Fragment<T>;
     using S = Shape<T, D>;
-    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D, RICH>::N;
+    constexpr int ROWS = 64, COLUMNS = S::COLUMNS, STRIDE = S::STRIDE, N = Chunk<T, D, true>::N;
     DYNAMIC_SHARED(T, own_k);
     T* const own_v = own_k + ROWS * STRIDE;
     T* const tiles = own_v + ROWS * STRIDE;
@@ -211,20 +211,19 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
     const int from = begin / COLUMNS, count = max(0, ceil_div(max(stop, 0), COLUMNS) - from);
     const bool aligned = p.aligned;
     // Tiles of all heads of the group, one after the other.
-    const auto load = [&](int n) {
-        const size_t base = size_t(kv * p.group + n / count) * p.n_q;
-        const int tile = from + n % count;
-        T* const to = tiles + n % 2 * 2 * COLUMNS * STRIDE;
+    const auto load = [&](int buffer, int member, int tile) {
+        const size_t base = size_t(kv * p.group + member) * p.n_q;
+        T* const to = tiles + buffer * 2 * COLUMNS * STRIDE;
         load_tile<T, D, COLUMNS>(to, q + base * p.d, tile * COLUMNS, p.n_q, p.d, aligned);
         load_tile<T, D, COLUMNS>(to + COLUMNS * STRIDE, d_output + base * p.d_v, tile * COLUMNS, p.n_q, p.d_v, aligned);
         const int thread = threadIdx.x, i = tile * COLUMNS + thread % COLUMNS;
-        float* const place = statistics + n % 2 * 2 * COLUMNS;
+        float* const place = statistics + buffer * 2 * COLUMNS;
         if (thread < COLUMNS) place[thread] = i < p.n_q ? sums_of(log_sum_exp[base + i]) : INFINITY;
         if (thread >= THREADS - COLUMNS) place[COLUMNS + thread % COLUMNS] = i < p.n_q ? all_deltas[base + i] : 0;
     };
     load_tile<T, D, ROWS>(own_k, k + size_t(kv) * p.n_k * p.d, first, p.n_k, p.d, aligned);
     load_tile<T, D, ROWS>(own_v, v + size_t(kv) * p.n_k * p.d_v, first, p.n_k, p.d_v, aligned);
-    if (count > 0) load(0);
+    if (count > 0) load(0, 0, from);
     cp_async_commit();
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     typename F::A kept_k[S::KEEP ? S::STEPS : 1], kept_v[S::KEEP ? S::STEPS : 1];
@@ -239,17 +238,19 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
     }
     const float scale = p.scale * LOG2_E;
     Philox rng;
-    for (int n = 0; n < count * p.group; ++n) {
+    for (int n = 0, member = 0, tile = from; n < count * p.group; ++n) {
+        const bool wraps = tile + 1 == from + count;
+        const int next_member = member + wraps, next_tile = wraps ? from : tile + 1;
         cp_async_wait<0>();
         __syncthreads();
-        if (n + 1 < count * p.group) load(n + 1);
+        if (n + 1 < count * p.group) load((n + 1) % 2, next_member, next_tile);
         cp_async_commit();
         const T* const rows = tiles + n % 2 * 2 * COLUMNS * STRIDE;
         const T* const d_rows = rows + COLUMNS * STRIDE;
         const float* const sums = statistics + n % 2 * 2 * COLUMNS;
         const float* const deltas = sums + COLUMNS;
-        const Head<T> head(p, terms, kv * p.group + n / count);
-        const int first_query = (from + n % count) * COLUMNS, last_query = min(first_query + COLUMNS, p.n_q) - 1;
+        const Head<T> head(p, terms, kv * p.group + member);
+        const int first_query = tile * COLUMNS, last_query = min(first_query + COLUMNS, p.n_q) - 1;
         const bool whole = first >= p.start(last_query) && last < p.end(first_query, length);
         NO_UNROLL
         for (int chunk = 0; chunk < COLUMNS; chunk += 16 * N) {
@@ -282,6 +283,7 @@ __device__ __forceinline__ void keys(const T* q, const T* k, const T* v, const T
             down<T, D, N>(dv, s, d_rows, chunk);
             down<T, D, N>(dk, ds, rows, chunk);
         }
+        member = next_member, tile = next_tile;
     }
     cp_async_wait<0>();
     const float factor[2] = {p.scale, p.scale}, one[2] = {1, 1};

@@ -309,65 +309,125 @@ impl DeviceOp for AttentionOp {
     }
 
     fn backward(&self, pass: Pass<'_>) -> Result<Vec<Option<Tensor>>> {
-        let Sizes { b, h, h_kv, n_q, n_k, .. } = self.sizes;
-        let ([q, k, v, ..], [output, log_sum_exp]) = (pass.inputs, pass.outputs) else {
+        let ([q, ..], [output, ..]) = (pass.inputs, pass.outputs) else {
             bail!("{OP}: internal error: operands are missing")
         };
-        let (dtype, device) = (q.dtype(), q.device());
-        let log_sum_exp = pass.saved.first().unwrap_or(log_sum_exp);
+        let dtype = q.dtype();
         let d_output = match &pass.grads[0] {
             Some(grad) => grad.clone(),
-            None => zeros(output.shape(), dtype, device)?,
+            None => zeros(output.shape(), dtype, output.device())?,
         };
         let terms = self.terms(pass.inputs, Some(&d_output))?;
         let wanted = |i: usize| pass.wanted.get(i).copied().unwrap_or(false);
-        let first = 3 + usize::from(terms.bias.is_some());
-        let table = |on: bool, shape: (usize, usize, usize, usize)| {
-            on.then(|| zeros(shape, DType::F32, device)).transpose()
-        };
-        let d_scores = table(terms.bias.is_some() && wanted(3), (b, h, n_q, n_k))?;
-        let by_place = (b, h, n_q, terms.places);
-        let has_keys = terms.relative_keys.is_some();
-        let d_products = table(has_keys && (wanted(0) || wanted(first)), by_place)?;
-        let weights = table(terms.relative_values.is_some() && wanted(first + 1), by_place)?;
-
-        let mut d_q = empty_like(q)?;
-        let deltas = empty((b, h, n_q), DType::F32, device)?;
-        let (name, shared) = self.kernel("queries", dtype, 2 * ROWS)?;
-        let launch = Launch::new("attention_backward", name).shared(shared).block(THREADS);
-        let launch = launch.grid(b * h * n_q.div_ceil(ROWS), 1, 1).tensor(q).tensor(k).tensor(v);
-        let launch = launch.tensor(output).tensor(&d_output).optional(pass.grads[1].as_ref());
-        let launch = launch.tensor(log_sum_exp).tensor(&deltas).tensor(&d_q);
-        let launch = launch.optional(d_scores.as_ref()).optional(d_products.as_ref());
-        self.parameters(launch.optional(weights.as_ref()), &terms)?.run(device)?;
-
+        let extras = self.extras(&pass, &terms)?;
+        let (mut d_q, deltas) = self.queries(&pass, &terms, &d_output, &extras)?;
         let mut gradients = vec![None; pass.inputs.len()];
         if wanted(1) || wanted(2) {
-            let (d_k, d_v) = (empty_like(k)?, empty_like(v)?);
-            let (name, shared) = self.kernel("keys", dtype, 2 * ROWS)?;
-            let launch = Launch::new("attention_backward", name).shared(shared).block(THREADS);
-            let launch = launch.grid(b * h_kv * n_k.div_ceil(ROWS), 1, 1);
-            let launch = launch.tensor(q).tensor(k).tensor(v).tensor(&d_output);
-            let launch = launch.tensor(log_sum_exp).tensor(&deltas).tensor(&d_k).tensor(&d_v);
-            self.parameters(launch, &terms)?.run(device)?;
+            let (d_k, d_v) = self.keys(&pass, &terms, &d_output, &deltas)?;
             (gradients[1], gradients[2]) = (Some(d_k), Some(d_v));
         }
+        let Extras { d_scores, d_products, weights } = extras;
         if let (Some(d_scores), Some(bias)) = (d_scores, terms.bias) {
             gradients[3] = Some(self.bias_gradient(d_scores, bias)?);
         }
+        let first = terms.first_relative();
         if let (Some(d_products), Some(keys)) = (d_products, terms.relative_keys) {
             let (more, d_keys) = self.back(&d_products.to_dtype(dtype)?, q, keys)?;
             d_q = (d_q + more)?;
             gradients[first] = Some(d_keys);
         }
         if let (Some(weights), Some(values)) = (weights, terms.relative_values) {
-            let weights = weights.to_dtype(dtype)?.reshape((b * h * n_q, terms.places))?;
-            let d_output = d_output.reshape((b * h * n_q, values.dim(1)?))?;
+            let rows = d_output.elem_count() / values.dim(1)?;
+            let weights = weights.to_dtype(dtype)?.reshape((rows, terms.places))?;
+            let d_output = d_output.reshape((rows, values.dim(1)?))?;
             gradients[first + 1] = Some(weights.t()?.matmul(&d_output)?);
         }
         gradients[0] = Some(d_q);
         Ok(gradients)
     }
+}
+
+/// What the backward pass writes beside the gradients of queries, keys and values, in f32 and zero at first: of the scores,
+/// `(b, h, n_q, n_k)`, of the products with relative keys, and the weights of relative values, `(b, h, n_q, places)`.
+struct Extras {
+    d_scores: Option<Tensor>,
+    d_products: Option<Tensor>,
+    weights: Option<Tensor>,
+}
+
+impl AttentionOp {
+    fn extras(&self, pass: &Pass<'_>, terms: &Terms<'_>) -> Result<Extras> {
+        let Sizes { b, h, n_q, n_k, .. } = self.sizes;
+        let wanted = |i: usize| pass.wanted.get(i).copied().unwrap_or(false);
+        let first = terms.first_relative();
+        let table = |on: bool, width: usize| {
+            let shape = (b, h, n_q, width);
+            on.then(|| zeros(shape, DType::F32, pass.inputs[0].device())).transpose()
+        };
+        let keys = terms.relative_keys.is_some() && (wanted(0) || wanted(first));
+        let values = terms.relative_values.is_some() && wanted(first + 1);
+        Ok(Extras {
+            d_scores: table(terms.bias.is_some() && wanted(3), n_k)?,
+            d_products: table(keys, terms.places)?,
+            weights: table(values, terms.places)?,
+        })
+    }
+
+    /// The gradient of the queries, and the sums `D` of all rows for [`AttentionOp::keys`].
+    fn queries(
+        &self,
+        pass: &Pass<'_>,
+        terms: &Terms<'_>,
+        d_output: &Tensor,
+        extras: &Extras,
+    ) -> Result<(Tensor, Tensor)> {
+        let Sizes { b, h, n_q, .. } = self.sizes;
+        let q = &pass.inputs[0];
+        let d_q = empty_like(q)?;
+        let deltas = empty((b, h, n_q), DType::F32, q.device())?;
+        let (name, shared) = self.kernel("queries", q.dtype(), 2 * ROWS)?;
+        let launch = Launch::new("attention_backward", name).shared(shared).block(THREADS);
+        let launch = launch.grid(b * h * n_q.div_ceil(ROWS), 1, 1);
+        let launch = launch.tensor(q).tensor(&pass.inputs[1]).tensor(&pass.inputs[2]);
+        let launch = launch.tensor(&pass.outputs[0]).tensor(d_output);
+        let launch = launch.optional(pass.grads[1].as_ref()).tensor(exact(pass));
+        let launch = launch.tensor(&deltas).tensor(&d_q).optional(extras.d_scores.as_ref());
+        let launch = launch.optional(extras.d_products.as_ref());
+        self.parameters(launch.optional(extras.weights.as_ref()), terms)?.run(q.device())?;
+        Ok((d_q, deltas))
+    }
+
+    /// The gradients of keys and values.
+    fn keys(
+        &self,
+        pass: &Pass<'_>,
+        terms: &Terms<'_>,
+        d_output: &Tensor,
+        deltas: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let Sizes { b, h_kv, n_k, .. } = self.sizes;
+        let (q, k, v) = (&pass.inputs[0], &pass.inputs[1], &pass.inputs[2]);
+        let (d_k, d_v) = (empty_like(k)?, empty_like(v)?);
+        let (name, shared) = self.kernel("keys", q.dtype(), 2 * ROWS)?;
+        let launch = Launch::new("attention_backward", name).shared(shared).block(THREADS);
+        let launch = launch.grid(b * h_kv * n_k.div_ceil(ROWS), 1, 1);
+        let launch = launch.tensor(q).tensor(k).tensor(v).tensor(d_output);
+        let launch = launch.tensor(exact(pass)).tensor(deltas).tensor(&d_k).tensor(&d_v);
+        self.parameters(launch, terms)?.run(q.device())?;
+        Ok((d_k, d_v))
+    }
+}
+
+impl Terms<'_> {
+    /// Where the relative keys stand among the operands.
+    fn first_relative(&self) -> usize {
+        3 + usize::from(self.bias.is_some())
+    }
+}
+
+/// The logarithms of the sums in f32.
+fn exact<'a>(pass: &Pass<'a>) -> &'a Tensor {
+    pass.saved.first().unwrap_or(&pass.outputs[1])
 }
 
 /// `(b, h, n, d)` as `(h, b n, d)`.

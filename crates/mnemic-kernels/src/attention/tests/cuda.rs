@@ -40,6 +40,9 @@ fn cuda_sizes() {
     Case { n: (70, 66), d: (24, 33), ..ONE }.on_cuda(true);
     Case { n: (66, 34), d: (128, 128), causal: true, ..ONE }.on_cuda(false);
     Case { n: (66, 34), d: (128, 80), causal: true, ..ONE }.on_cuda(true);
+    Case { n: (9, 7), d: (64, 64), scale: Some(-1.5), ..ONE }.on_cuda(false);
+    // So many heads that blocks take more queries.
+    Case { b: 2, h: 96, n: (3, 5), d: (32, 32), causal: true, ..BASE }.on_cuda(true);
 }
 
 #[test]
@@ -71,8 +74,13 @@ fn cuda_biases_and_relative_positions() {
             Case { n: (9, 6), h: 4, b: 2, ..case }.on_cuda(true);
         }
     }
-    let bias = BiasCase::Full { b: false, h: true, hidden: true };
-    let relative = RelativeCase::Shaw { k: 2, values: true };
-    Case { n: (9, 6), d: (5, 3), h: 4, bias, relative, causal: true, dropout: 0.4, ..BASE }
-        .on_cuda(false);
+    for bias in BIASES {
+        for relative in RELATIVES {
+            let (lengths, window) = (Some(vec![6, 3]), Some((Some(3), Some(1))));
+            let causal = matches!(relative, RelativeCase::Music { .. });
+            let case = Case { n: (9, 6), h: 4, bias, relative, causal, dropout: 0.4, ..BASE };
+            case.on_cuda(false);
+            Case { lengths, window, dropout: 0., ..case }.on_cuda(false);
+        }
+    }
 }
