@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var};
-use mnemic_kernels::optimizer::lerp;
+use mnemic_kernels::optimizer::{lerp, together};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::weights_at;
@@ -82,10 +82,8 @@ impl Ema {
         let t = self.updates as f64;
         let limit = if self.config.warmup { (1. + t) / (10. + t) } else { 1. };
         let take = 1. - self.config.decay.min(limit);
-        for ((_, var), average) in self.vars.iter().zip(&self.averages) {
-            lerp(average, var, take)?;
-        }
-        Ok(())
+        let mut pairs = self.vars.iter().zip(&self.averages);
+        Ok(together(|| pairs.try_for_each(|((_, var), average)| lerp(average, var, take)))?)
     }
 
     /// Exchanges the parameters and their averages; a second call undoes it.

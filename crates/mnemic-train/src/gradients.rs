@@ -2,7 +2,9 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var, bail};
-use mnemic_kernels::optimizer::{Gradient, add_scaled, first_non_finite, sum_of_squares};
+use mnemic_kernels::optimizer::{
+    Gradient, add_scaled, first_non_finite, sum_of_squares, sums_of_squares,
+};
 
 use crate::Result;
 
@@ -105,7 +107,9 @@ impl Gradients {
 
     /// The sum of squares of each gradient that there is.
     pub(crate) fn squares(&self) -> Result<Vec<f64>> {
-        Ok(self.present().map(Scaled::square).collect::<candle_core::Result<_>>()?)
+        let tensors: Vec<&Tensor> = self.present().map(|g| &g.tensor).collect();
+        let sums = sums_of_squares(&tensors)?;
+        Ok(self.present().zip(sums).map(|(g, sum)| g.scale * g.scale * sum).collect())
     }
 
     /// The parameters that got no gradient, in order.

@@ -106,16 +106,24 @@ impl Optimizer {
             let text = format!("expected gradients of {ours} parameters, got {theirs}");
             return Err(Error::OptimizerState(text));
         }
-        for (param, (name, gradient)) in self.params.iter_mut().zip(&gradients.entries) {
+        for (param, (name, _)) in self.params.iter().zip(&gradients.entries) {
             if param.name != *name {
                 let text = format!("expected the gradient of {}, got that of {name}", param.name);
                 return Err(Error::OptimizerState(text));
             }
-            if let Some(gradient) = gradient {
-                param.update(&self.config, gradient.view(), lr)?;
-            }
         }
-        Ok(())
+        let Self { config, params } = self;
+        // On a CUDA device all parameters change in few launches.
+        kernels::together(|| {
+            for (param, (_, gradient)) in params.iter_mut().zip(&gradients.entries) {
+                if let Some(gradient) = gradient
+                    && let Err(e) = param.update(config, gradient.view(), lr)
+                {
+                    return Ok(Err(e));
+                }
+            }
+            Ok(Ok(()))
+        })?
     }
 
     /// Everything the next step depends on besides the parameters: `SLOT/PARAMETER` with PyTorch's slot names, and
