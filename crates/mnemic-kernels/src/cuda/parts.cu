@@ -24,7 +24,7 @@ template <class T>
 __device__ void sum(const float* from, const Table& outputs, const Table& ends, int count, int rows, int size) {
     __shared__ float sums[8][32];
     const int lane = threadIdx.x % 32, part = threadIdx.x / 32;
-    const size_t col = size_t(blockIdx.x) * 32 + lane;
+    const int col = int(blockIdx.x) * 32 + lane;
     float sum = 0;
     if (col < size) {
 #pragma unroll 4
@@ -34,7 +34,7 @@ __device__ void sum(const float* from, const Table& outputs, const Table& ends, 
     __syncthreads();
     if (part == 0 && col < size) {
         for (int k = 1; k < 8; k++) sum += sums[k][lane];
-        const int k = owner(ends, count, int(col));
+        const int k = owner(ends, count, col);
         reinterpret_cast<T*>(outputs.at[k])[col - (k ? ends.at[k - 1] : 0)] = from_float<T>(sum);
     }
 }

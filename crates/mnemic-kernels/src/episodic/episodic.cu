@@ -239,7 +239,7 @@ extern "C" __global__ void episodic_backward(const float* facts, const float* me
                                              float* d_memory, float* d_fixed, float* parts, int b, int n, int h, int u) {
     DYNAMIC_SHARED(float, shared);
     const Sizes s = {n, h, u, (h + 3) / 4 * 4};
-    Back k = {facts, memory, inner, outer, saved, grad, d_facts, d_memory, d_fixed};
+    Back k = {facts, memory, inner, outer, saved, grad, d_facts, d_memory, d_fixed, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
     k.part = parts + size_t(blockIdx.x) * (size_t(u) * 2 * h + u + 1);
     k.columns = blockDim.x / GROUPS;
     k.width = k.columns * 4;
