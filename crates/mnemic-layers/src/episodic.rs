@@ -112,7 +112,7 @@ impl EpisodicAttention {
                 let bilinear = inner(&projected, question)?; // (b, n, 1)
                 let z = concat(&[facts.clone(), features, bilinear])?;
                 let columns = self.columns(&[(0, h), (3 * h, h), (5 * h, h), (7 * h, 1)])?;
-                let q = question.matmul(&self.columns(&[(2 * h, h)])?.t()?)?; // (b, h)
+                let q = apply(question, &self.columns(&[(2 * h, h)])?)?; // (b, h)
                 let fixed = product(&z, &columns, self.w1.bias())?;
                 let fixed = fixed.broadcast_add(&q.unsqueeze(1)?)?;
                 (fixed, vec![(4 * h, h), (6 * h, h), (7 * h + 1, 1)], Some(projected))
@@ -140,7 +140,7 @@ impl EpisodicAttention {
             Some(projected) => {
                 let z = concat(&[features, inner(projected, memory)?])?;
                 let h = self.hidden_size;
-                let m = memory.matmul(&self.columns(&[(h, h)])?.t()?)?; // (b, h)
+                let m = apply(memory, &self.columns(&[(h, h)])?)?; // (b, h)
                 (apply(&z, &prepared.memory_weight)?.broadcast_add(&m.unsqueeze(1)?)?
                     + &prepared.fixed)?
             }
@@ -185,7 +185,7 @@ fn inner(facts: &Tensor, vector: &Tensor) -> Result<Tensor> {
     facts.matmul(&vector.unsqueeze(2)?)
 }
 
-/// `xs Wᵀ` of `xs` `(b, n, k)` and `W (h, k)`, as one product.
+/// `xs Wᵀ` of `xs` `(…, k)` and `W (h, k)`, as one product.
 fn apply(xs: &Tensor, weight: &Tensor) -> Result<Tensor> {
     product(xs, weight, None)
 }
