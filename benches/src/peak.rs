@@ -80,7 +80,7 @@ fn measure_gpu(threads: usize, device: &Device) -> Result<Peak> {
     let (gflops, gemm_size) = best(&GPU_SIZES, |n| gpu_gemm_rate(n, DType::F32, device))?;
     let (half, half_gemm_size) = best(&GPU_SIZES, |n| gpu_gemm_rate(n, DType::BF16, device))?;
     let from = Tensor::zeros(GPU_COPY_MIB << 18, DType::F32, device)?;
-    let seconds = gpu_seconds(device, || Ok(drop(from.copy()?)))?;
+    let seconds = gpu_seconds(device, || from.copy().map(drop))?;
     Ok(Peak {
         threads,
         gflops,
@@ -95,22 +95,22 @@ fn measure_gpu(threads: usize, device: &Device) -> Result<Peak> {
 fn gpu_gemm_rate(n: usize, dtype: DType, device: &Device) -> Result<f64> {
     let a = Tensor::rand(-1f32, 1., (n, n), device)?.to_dtype(dtype)?;
     let b = Tensor::rand(-1f32, 1., (n, n), device)?.to_dtype(dtype)?;
-    let seconds = gpu_seconds(device, || Ok(drop(a.matmul(&b)?)))?;
+    let seconds = gpu_seconds(device, || a.matmul(&b).map(drop))?;
     Ok(2. * (n as f64).powi(3) / seconds / 1e9)
 }
 
 /// Seconds of a repetition of the fastest of several turns, each of several repetitions without waiting.
-fn gpu_seconds(device: &Device, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+fn gpu_seconds(device: &Device, mut work: impl FnMut() -> candle_core::Result<()>) -> Result<f64> {
     const TURN: usize = 10;
     let turn = || {
         (0..TURN).try_for_each(|_| work())?;
-        Ok(device.synchronize()?)
+        device.synchronize()
     };
     Ok(shortest(REPEATS, turn)? / TURN as f64)
 }
 
 /// The shortest of several repetitions, after one that warms up.
-fn shortest(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+fn shortest(repeats: usize, mut work: impl FnMut() -> candle_core::Result<()>) -> Result<f64> {
     work()?;
     let mut least = f64::INFINITY;
     for _ in 0..repeats {

@@ -17,7 +17,7 @@ enum Arg<'a> {
     Tensor(&'a Tensor),
     Null,
     Table(Vec<Option<&'a Tensor>>),
-    Numbers(Table),
+    Numbers(Box<Table>),
     I32(i32),
     U64(u64),
     F32(f32),
@@ -107,7 +107,7 @@ impl<'a> Launch<'a> {
     pub(crate) fn numbers(mut self, numbers: impl IntoIterator<Item = u64>) -> Self {
         let mut table = Table([0; TABLE]);
         table.0.iter_mut().zip(numbers).for_each(|(to, n)| *to = n);
-        self.args.push(Arg::Numbers(table));
+        self.args.push(Arg::Numbers(Box::new(table)));
         self
     }
 
@@ -179,7 +179,7 @@ impl<'a> Launch<'a> {
                                 None => bail!("{}: internal error: no table", self.name),
                             }
                         }
-                        Arg::Numbers(table) => builder.arg(table),
+                        Arg::Numbers(table) => builder.arg(table.as_ref()),
                         Arg::Tensor(_) => match next.next() {
                             Some((pointer, _)) => builder.arg(pointer),
                             None => bail!("{}: internal error: a pointer is missing", self.name),
@@ -267,7 +267,7 @@ impl<'a> Launch<'a> {
                     next.by_ref().take(ts.iter().flatten().count()).for_each(drop);
                     tables.next().unwrap_or(one(0))
                 }
-                Arg::Numbers(table) => *table,
+                Arg::Numbers(table) => **table,
                 Arg::Null => one(0),
                 Arg::I32(n) => one(u64::from(n.cast_unsigned())),
                 Arg::U64(n) => one(*n),

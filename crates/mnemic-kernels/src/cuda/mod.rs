@@ -17,7 +17,8 @@ mod memory;
 mod op;
 #[cfg(cuda_path)]
 mod parts;
-#[cfg(all(test, cuda_path))]
+#[cfg(cuda_path)]
+#[cfg(test)]
 pub(crate) mod tests;
 
 use candle_core::{Device, Result, bail};

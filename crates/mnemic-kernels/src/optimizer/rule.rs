@@ -55,6 +55,7 @@ float!(f64, F64);
 pub(super) trait Rule<const K: usize, const N: usize>: Sync {
     const NAME: &'static str;
     /// The CUDA kernel's name.
+    #[cfg_attr(not(cuda_path), allow(dead_code, reason = "there are no kernels in this build"))]
     const KERNEL: &'static str;
     /// PyTorch's names of the states.
     const STATES: [&'static str; N];
