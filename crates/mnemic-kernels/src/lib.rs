@@ -4,6 +4,7 @@
 
 pub mod activation;
 pub mod additive;
+pub mod arithmetic;
 pub mod attention;
 pub mod binary_cross_entropy;
 #[cfg(test)]
@@ -37,4 +38,4 @@ mod threads;
 pub mod time_steps;
 pub mod top_k;
 
-pub use fused::{backward, backward_from};
+pub use fused::{backward, backward_from, only_fused};

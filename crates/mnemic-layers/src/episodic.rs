@@ -10,7 +10,7 @@
 use candle_core::{D, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use mnemic_kernels::activation::{sigmoid, tanh};
-use mnemic_kernels::concat::concat;
+use mnemic_kernels::concat::{concat, split};
 use mnemic_kernels::episodic::{Scorer, episodic_scores};
 use mnemic_kernels::interaction::interaction;
 use mnemic_kernels::linear::linear as product;
@@ -104,8 +104,12 @@ impl EpisodicAttention {
         let features = interaction(facts, question)?; // (b, n, 2h)
         let (fixed, memory_columns, projected) = match &self.w_b {
             None => {
-                let columns = self.columns(&[(0, h), (2 * h, h)])?;
-                (product(&features, &columns, self.w1.bias())?, vec![(h, h), (3 * h, h)], None)
+                // f ∘ q, f ∘ m, |f - q|, |f - m|
+                let [a, b, c, d] = four(split(self.w1.weight(), &[h; 4])?)?;
+                let fixed = product(&features, &concat(&[a, c])?, self.w1.bias())?;
+                let facts = facts.clone();
+                let memory_weight = concat(&[b, d])?;
+                return Ok(PreparedFacts { facts, projected: None, fixed, memory_weight });
             }
             Some(w_b) => {
                 let projected = apply(facts, &w_b.t()?)?; // (b, n, h)
@@ -130,8 +134,8 @@ impl EpisodicAttention {
     pub fn scores(&self, prepared: &PreparedFacts, memory: &Tensor) -> Result<Tensor> {
         check_vector("memory", memory, &prepared.facts)?;
         if let (None, Some(bias)) = (&prepared.projected, self.w2.bias()) {
-            let outer = self.w2.weight().squeeze(0)?;
-            let scorer = Scorer { inner: &prepared.memory_weight, outer: &outer, bias };
+            let scorer =
+                Scorer { inner: &prepared.memory_weight, outer: self.w2.weight(), bias };
             return episodic_scores(&prepared.facts, memory, &prepared.fixed, scorer);
         }
         let features = interaction(&prepared.facts, memory)?; // (b, n, 2h)
@@ -178,6 +182,11 @@ impl EpisodicAttention {
         let parts = ranges.iter().map(|&(start, len)| self.w1.weight().narrow(1, start, len));
         Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)
     }
+}
+
+fn four(parts: Vec<Tensor>) -> Result<[Tensor; 4]> {
+    let error = |_| candle_core::Error::msg("episodic attention: internal error: not four parts");
+    parts.try_into().map_err(error)
 }
 
 /// The inner product of every fact with a vector of its row, `(b, n, 1)`.

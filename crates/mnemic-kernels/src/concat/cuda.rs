@@ -38,3 +38,34 @@ impl DeviceOp for ConcatOp {
         Ok(grads)
     }
 }
+
+/// Cuts into parts of these widths.
+pub(super) struct SplitOp(pub(super) Vec<usize>);
+
+impl DeviceOp for SplitOp {
+    const NAME: &'static str = "split";
+    const HALF: bool = true;
+
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+        let x = &inputs[0];
+        let part = |&width: &usize| {
+            let mut dims = x.dims().to_vec();
+            if let Some(last) = dims.last_mut() {
+                *last = width;
+            }
+            empty(dims, x.dtype(), x.device())
+        };
+        let results = self.0.iter().map(part).collect::<Result<Vec<_>>>()?;
+        let parts: Vec<_> = results.iter().zip(&self.0).map(|(t, w)| (Some(t), *w)).collect();
+        copy(Way::Out, x, x.elem_count() / width(x), &parts)?;
+        Ok((results, vec![]))
+    }
+
+    fn backward(&self, pass: Pass<'_>) -> Result<Vec<Option<Tensor>>> {
+        let x = &pass.inputs[0];
+        let dx = empty_like(x)?;
+        let parts: Vec<_> = pass.grads.iter().zip(&self.0).map(|(g, w)| (g.as_ref(), *w)).collect();
+        copy(Way::In, &dx, x.elem_count() / width(x), &parts)?;
+        Ok(vec![Some(dx)])
+    }
+}

@@ -1,7 +1,6 @@
-//! Tensors side by side along the last axis, with a backward pass that copies once.
+//! Tensors side by side along the last axis, and cut apart again, with backward passes that copy once.
 //!
-//! candle's `cat` passes gradients on through `narrow`, each of which fills a tensor of the whole size with zeros where it is
-//! taken back.
+//! candle's `cat` and `narrow` pass gradients on through tensors of the whole size filled with zeros.
 
 #[cfg(cuda_path)]
 mod cuda;
@@ -42,9 +41,46 @@ pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
     plain::concat(parts)
 }
 
-/// The definition, in ordinary candle operations.
+/// `(…, d)` cut into `(…, d_1)`, `(…, d_2)`, … where `d = d_1 + d_2 + …`.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[1f32, 2., 3.], [4., 5., 6.]], &Device::Cpu)?;
+/// let parts = mnemic_kernels::concat::split(&x, &[1, 2])?;
+/// assert_eq!(parts[1].to_vec2::<f32>()?, [[2., 3.], [5., 6.]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the widths do not add up to the last axis, or one of them is 0.
+pub fn split(xs: &Tensor, widths: &[usize]) -> Result<Vec<Tensor>> {
+    let total = xs.dims().last().copied().unwrap_or(0);
+    if widths.iter().sum::<usize>() != total || widths.contains(&0) || total == 0 {
+        bail!("split: expected widths above 0 that add up to the last of {:?}, got {widths:?}", xs.dims());
+    }
+    if fused::takes(&[xs]) && xs.elem_count() > 0 {
+        return fused::apply(SplitOp(widths.to_vec()), &[xs]);
+    }
+    #[cfg(cuda_path)]
+    if crate::cuda::takes(&[xs]) {
+        return crate::cuda::apply(cuda::SplitOp(widths.to_vec()), &[xs]);
+    }
+    plain::split(xs, widths)
+}
+
+/// The definitions, in ordinary candle operations.
 pub mod plain {
     use super::*;
+
+    /// Plain twin of [`super::split`].
+    pub fn split(xs: &Tensor, widths: &[usize]) -> Result<Vec<Tensor>> {
+        let mut start = 0;
+        let part = |&width: &usize| {
+            start += width;
+            xs.narrow(D::Minus1, start - width, width)
+        };
+        widths.iter().map(part).collect()
+    }
 
     /// Plain twin of [`super::concat`].
     pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
@@ -102,6 +138,44 @@ impl FusedOp for ConcatOp {
     }
 }
 
+/// Cuts into parts of these widths.
+struct SplitOp(Vec<usize>);
+
+impl FusedOp for SplitOp {
+    const NAME: &'static str = "split";
+    type Saved<T: Real> = ();
+
+    fn forward<T: Real>(&self, x: &[View<'_, T>], _: bool) -> Result<Results<T, ()>> {
+        let (total, mut start) = (width(&x[0]), 0);
+        let mut parts = Vec::with_capacity(self.0.len());
+        for &width in &self.0 {
+            let mut part = Vec::with_capacity(x[0].data.len() / total * width);
+            let rows = x[0].data.chunks_exact(total);
+            rows.for_each(|row| part.extend_from_slice(&row[start..start + width]));
+            let mut dims = x[0].dims.to_vec();
+            if let Some(last) = dims.last_mut() {
+                *last = width;
+            }
+            parts.push((part, dims));
+            start += width;
+        }
+        Ok((parts, ()))
+    }
+
+    fn backward<T: Real>(&self, pass: Backward<'_, T, ()>) -> Result<Vec<Option<Vec<T>>>> {
+        let total = width(&pass.inputs[0]);
+        let mut dx = vec![T::ZERO; pass.inputs[0].data.len()];
+        let mut start = 0;
+        for (&width, grad) in self.0.iter().zip(pass.grads) {
+            for (row, g) in dx.chunks_exact_mut(total).zip(grad.iter().flat_map(|g| g.data.chunks_exact(width))) {
+                row[start..start + width].copy_from_slice(g);
+            }
+            start += width;
+        }
+        Ok(vec![Some(dx)])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
@@ -135,6 +209,31 @@ mod tests {
             let (fast, slow) = (concat, plain::concat);
             agree(&test, &parts, |x| Ok(vec![fast(x)?]), |x| Ok(vec![slow(x)?]));
             agree_in_half(&test, 1, &parts, |x| Ok(vec![fast(x)?]), |x| Ok(vec![slow(x)?]));
+        }
+    }
+
+    #[test]
+    fn parts_are_cut_as_by_the_plain_twin() {
+        use crate::checks::agree;
+        for widths in [&[3usize] as &[usize], &[1, 2], &[80, 80, 80], &[3, 64, 1, 65]] {
+            let x = [waves(&[2, 3, widths.iter().sum()], 1., 1., DType::F32)];
+            agree(&x, |x| split(&x[0], widths), |x| plain::split(&x[0], widths));
+            #[cfg(cuda_path)]
+            {
+                let test = format!("concat::split {widths:?}");
+                let (fast, slow) = (
+                    |x: &[Tensor]| split(&x[0], widths),
+                    |x: &[Tensor]| plain::split(&x[0], widths),
+                );
+                crate::cuda::tests::agree(&test, &x, fast, slow);
+                crate::cuda::tests::agree_in_half(&test, widths.len(), &x, fast, slow);
+            }
+        }
+        let x = waves(&[2, 5], 1., 1., DType::F64);
+        // A part that is not used gets zeros.
+        check_gradients(&[("x", x.clone())], 1e-8, |x| split(&x[0], &[2, 1, 2])?[1].exp()?.sum_all());
+        for widths in [&[2, 2][..], &[5, 0], &[]] {
+            assert!(split(&x, widths).unwrap_err().to_string().contains("add up to the last of [2, 5]"));
         }
     }
 

@@ -33,7 +33,7 @@ struct Dims {
 impl Dims {
     fn of<T>(inputs: &[View<'_, T>]) -> Self {
         let (facts, outer) = (inputs[0].dims, inputs[4].dims);
-        Self { b: facts[0], n: facts[1], h: facts[2], u: outer[0] }
+        Self { b: facts[0], n: facts[1], h: facts[2], u: outer.iter().product() }
     }
 
     /// Cuts facts `first..first + count` at the ends of batch rows: `(start, count)` each.

@@ -45,7 +45,7 @@ impl DeviceOp for EpisodicOp {
 
     fn forward(&self, inputs: &[Tensor], _: bool) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let (b, n, h) = inputs[0].dims3()?;
-        let u = inputs[4].dims1()?;
+        let u = inputs[4].elem_count();
         let device = inputs[0].device();
         // tanh of the inner layer
         let saved = empty((b, n, u), DType::F32, device)?;
@@ -64,7 +64,7 @@ impl DeviceOp for EpisodicOp {
     fn backward(&self, pass: Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let [facts, memory, fixed, inner, outer, bias] = std::array::from_fn(|i| &pass.inputs[i]);
         let (b, n, h) = facts.dims3()?;
-        let u = outer.dims1()?;
+        let u = outer.elem_count();
         let Some(grad) = &pass.grads[0] else { return Ok(vec![None; 6]) };
         let grads = pass.inputs.iter().map(empty_like).collect::<Result<Vec<_>>>()?;
         let [d_facts, d_memory, d_fixed, d_inner, d_outer, d_bias] =

@@ -16,7 +16,7 @@ use crate::fused;
 pub struct Scorer<'a> {
     /// `W (u, 2h)`: the columns of the inner layer that meet the memory.
     pub inner: &'a Tensor,
-    /// `w (u)` of the outer layer.
+    /// `w (u)` or `(1, u)` of the outer layer.
     pub outer: &'a Tensor,
     /// `b (1)` of the outer layer.
     pub bias: &'a Tensor,
@@ -45,7 +45,10 @@ pub fn episodic_scores(
     scorer: Scorer<'_>,
 ) -> Result<Tensor> {
     let (b, n, h) = facts.dims3()?;
-    let u = scorer.outer.dims1()?;
+    let u = scorer.outer.elem_count();
+    if scorer.outer.dims() != [u] && scorer.outer.dims() != [1, u] {
+        bail!("episodic_scores: expected outer (u) or (1, u), got {:?}", scorer.outer.dims());
+    }
     let expected: [(&str, &Tensor, &[usize]); 4] = [
         ("memory", memory, &[b, h]),
         ("fixed", fixed, &[b, n, u]),

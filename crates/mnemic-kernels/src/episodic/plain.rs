@@ -14,5 +14,5 @@ pub fn episodic_scores(
 ) -> Result<Tensor> {
     let features = interaction::plain::interaction(facts, memory)?; // (b, n, 2h)
     let inner = (features.broadcast_matmul(&scorer.inner.t()?)? + fixed)?.tanh()?; // (b, n, u)
-    inner.broadcast_mul(scorer.outer)?.sum(2)?.broadcast_add(scorer.bias)
+    inner.broadcast_mul(&scorer.outer.flatten_all()?)?.sum(2)?.broadcast_add(scorer.bias)
 }

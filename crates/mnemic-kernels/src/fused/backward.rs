@@ -77,6 +77,20 @@ pub fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
     }
 }
 
+/// Whether nothing but fused operations and reshaped or permuted results stand between `output` and the variables, so that
+/// [`backward`] walks without candle.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use mnemic_kernels::{activation::relu, only_fused};
+/// let x = Var::new(&[1f32, -2.], &Device::Cpu)?;
+/// assert!(only_fused(&relu(&x)?) && !only_fused(&relu(&x.affine(2., 0.)?)?));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn only_fused(output: &Tensor) -> bool {
+    matches!(edge(output).1, Target::Result(call, ..) if order(&call).is_some())
+}
+
 /// Runs a backward pass and puts the gradients of variables that were kept meanwhile into its store.
 fn collect(pass: impl FnOnce() -> Result<GradStore>) -> Result<GradStore> {
     struct Restore(Option<HashMap<TensorId, Tensor>>);

@@ -22,7 +22,7 @@ use candle_core::{DType, Result, Shape, Storage, Tensor, bail};
 
 use crate::cuda;
 use crate::real::{Real, slice};
-pub use backward::{backward, backward_from};
+pub use backward::{backward, backward_from, only_fused};
 pub(crate) use graph::{Call, State, tie};
 
 /// A contiguous operand.

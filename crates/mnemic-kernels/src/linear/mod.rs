@@ -14,6 +14,8 @@ mod tests;
 
 use candle_core::{Result, Tensor, bail};
 
+pub(crate) use cpu::sum_rows;
+
 use crate::fused;
 
 /// `y = x Wᵀ + b`, PyTorch's `nn.functional.linear`: `xs` (…, i), `weight` (o, i), `bias` (o) to (…, o).

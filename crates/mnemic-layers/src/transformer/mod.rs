@@ -23,6 +23,7 @@ pub use positions::{SinusoidLayout, sinusoidal_positions};
 use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use mnemic_kernels::activation;
+use mnemic_kernels::arithmetic::add;
 
 use crate::init::xavier_uniform;
 use crate::{
@@ -153,9 +154,10 @@ impl Residual {
         sub_layer: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         if self.norm_first {
-            return xs + ctx.dropout(&sub_layer(&self.norm.forward(xs)?)?, self.dropout)?;
+            let ys = sub_layer(&self.norm.forward(xs)?)?;
+            return add(xs, &ctx.dropout(&ys, self.dropout)?);
         }
-        self.norm.forward(&(xs + ctx.dropout(&sub_layer(xs)?, self.dropout)?)?)
+        self.norm.forward(&add(xs, &ctx.dropout(&sub_layer(xs)?, self.dropout)?)?)
     }
 }
 

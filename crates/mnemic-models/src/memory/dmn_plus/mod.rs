@@ -28,7 +28,7 @@ mod tests;
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{
-    AttentionGru, Context, Embedding, EpisodicAttention, EpisodicKind, Gru, Linear,
+    add,     AttentionGru, Context, Embedding, EpisodicAttention, EpisodicKind, Gru, Linear,
     PositionEncoding, RecurrentConfig, RecurrentInit, concat, init, length_mask, linear,
     masked_softmax, position_encoding, relu,
 };
@@ -140,7 +140,7 @@ impl DmnPlus {
         let sentences = ctx.dropout(&sentences, self.config.dropout)?;
         let Some(fusion) = &self.fusion else { return Ok(sentences) };
         let directions = fusion.forward_apart(&sentences, Some(&batch.story_lengths), ctx)?;
-        &directions[0] + &directions[1]
+        add(&directions[0], &directions[1])
     }
 
     fn encode_question(&self, batch: &StoryBatch, ctx: &Context) -> Result<Tensor> {

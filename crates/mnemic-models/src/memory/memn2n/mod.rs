@@ -40,7 +40,7 @@ mod tests;
 use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use mnemic_layers::{
-    Content, Context, Embedding, Linear, content_attention, init, length_mask, linear,
+    add,     Content, Context, Embedding, Linear, content_attention, init, length_mask, linear,
     position_encoding, relu,
 };
 
@@ -157,8 +157,8 @@ impl MemN2N {
             ctx.watch("attention", hop, || Ok(read.weights.clone()))?;
             let o = read.output; // (b, d)
             u = match &self.transition {
-                None => (u + o)?,
-                Some(h) => (h.forward(&u)? + o)?,
+                None => add(&u, &o)?,
+                Some(h) => add(&h.forward(&u)?, &o)?,
             };
             if self.config.relu {
                 u = relu(&u)?;
