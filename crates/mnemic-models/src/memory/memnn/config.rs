@@ -122,7 +122,8 @@ impl Config {
         let n = self.embedding_dim;
         let bags = if self.hops > 1 { 5 } else { 4 };
         let bag = count(&[self.num_features().unwrap_or(usize::MAX), n]).saturating_mul(bags);
-        let vectors = usize::from(self.temporal) + usize::from(self.adaptive);
+        let after = self.temporal && self.hops > 1;
+        let vectors = usize::from(self.temporal) + usize::from(after) + usize::from(self.adaptive);
         let square = if self.nonlinear { count(&[n, n]).saturating_mul(2) } else { 0 };
         bag.saturating_add(count(&[self.vocab_size, n]))
             .saturating_add(count(&[vectors, n]))

@@ -9,6 +9,7 @@
 //!   NL: of `tanh(W tanh(U Φ))`;
 //! - comparison of two candidates `s(x, y, y') = a(y) - a(y') + τ [y was written after y']`,
 //!   `τ = Φx(x)ᵀ Uᵀ u_newer`;
+//! - after the first hop, `a(y)` has `ω [y was written after the support retrieved last]` added, `ω = Φx(x)ᵀ Uᵀ u_after`;
 //! - a hop: a tournament over the memories in the order in which they were written, the challenger
 //!   winning where `s(x, m_i, m_t) > 0`; the winner's words join the second block of `x`;
 //! - AM: the winner meets a learned stop memory, which has no age; hops end where that wins;
@@ -21,13 +22,14 @@
 //! Letters: b batch, n sentences, d embedding_dim, v vocabulary.
 //!
 //! Parameters, with blocks apart: `u_o.question.weight`, `u_o.support.weight`,
-//! `u_o.candidate.weight (features, d)`, `u_o.newer (d)`, `u_o.stop (d)`, `u_r.question.weight`,
-//! `u_r.support.weight (features, d)`, `u_r.candidate.weight (v, d)`; NL: `u_o.w.weight`,
-//! `u_r.w.weight (d, d)`. With one hop there is no `u_o.support`.
+//! `u_o.candidate.weight (features, d)`, `u_o.newer (d)`, `u_o.after (d)`, `u_o.stop (d)`,
+//! `u_r.question.weight`, `u_r.support.weight (features, d)`, `u_r.candidate.weight (v, d)`; NL: `u_o.w.weight`,
+//! `u_r.w.weight (d, d)`. With one hop there is neither `u_o.support` nor `u_o.after`.
 //!
 //! # Differences from the paper
-//! - Of the three time features, two compare a memory with the question, which is newer than all
-//!   memories in a story: they are constant and left out. The third reads "y is older than y'",
+//! - Of the three time features, two compare a memory with `x`. The question is newer than all memories: at the first hop they
+//!   are constant and left out. Later `x` is taken to be as old as the support retrieved last, and the two share one weight, with
+//!   opposite signs; where a thing was dropped cannot be told without. The third reads "y is older than y'",
 //!   which never holds in the paper's tournament, whose challenger is always newer; its mirror
 //!   image "newer" is used, with a weight of the other sign.
 //! - n-grams (NG) are hashed into `ngram_buckets` rather than listed from the training set, so that
@@ -75,6 +77,7 @@ pub struct MemNN {
     retrieval: Match,
     response: Match,
     newer: Option<Tensor>, // (d)
+    after: Option<Tensor>, // (d)
     stop: Option<Tensor>,  // (d)
 }
 
@@ -139,6 +142,20 @@ struct Read {
     answer_supports: Tensor, // likewise for each sentence, (b, n, d)
 }
 
+impl Read {
+    /// 1 for each candidate that was written after the `last` support of its row; the stop memory was not.
+    fn after(&self, last: &[Option<usize>]) -> Result<Tensor> {
+        let (b, all, _) = self.candidates.dims3()?;
+        let n = self.supports.dim(1)?;
+        let newer = |last: &Option<usize>| {
+            let last = last.unwrap_or(n);
+            (0..all).map(move |i| f32::from(i > last && i < n)).collect::<Vec<_>>()
+        };
+        let values = last.iter().flat_map(newer).collect();
+        Tensor::from_vec(values, (b, all), self.candidates.device())
+    }
+}
+
 impl MemNN {
     /// The model with its parameters from `vb`.
     ///
@@ -152,6 +169,7 @@ impl MemNN {
             retrieval: Match::new(config, false, &vb.pp("u_o"))?,
             response: Match::new(config, true, &vb.pp("u_r"))?,
             newer: config.temporal.then(|| vector("u_o.newer")).transpose()?,
+            after: (config.temporal && config.hops > 1).then(|| vector("u_o.after")).transpose()?,
             stop: config.adaptive.then(|| vector("u_o.stop")).transpose()?,
             config: config.clone(),
         })
@@ -187,10 +205,19 @@ impl MemNN {
     }
 
     /// The match `a` of every candidate `(b, n)` (with the stop memory `(b, n + 1)`) and `τ (b)`,
-    /// for `x (b, d)` before its non-linearity.
-    fn scores(&self, read: &Read, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    /// for `x (b, d)` before its non-linearity and the support that each row retrieved `last`.
+    fn scores(
+        &self,
+        read: &Read,
+        x: &Tensor,
+        last: &[Option<usize>],
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let q = self.retrieval.embed(x)?;
-        let a = read.candidates.matmul(&q.unsqueeze(2)?)?.squeeze(2)?;
+        let mut a = read.candidates.matmul(&q.unsqueeze(2)?)?.squeeze(2)?;
+        if let Some(after) = self.after.as_ref().filter(|_| last.iter().any(Option::is_some)) {
+            let omega = q.broadcast_mul(after)?.sum_keepdim(1)?; // (b, 1)
+            a = (a + read.after(last)?.to_dtype(q.dtype())?.broadcast_mul(&omega)?)?;
+        }
         let tau = self.newer.as_ref().map(|newer| q.broadcast_mul(newer)?.sum(1)).transpose()?;
         Ok((a, tau))
     }
@@ -208,15 +235,14 @@ impl MemNN {
         let lengths = &read.prepared.batch.story_lengths;
         let mut alive: Vec<bool> = lengths.iter().map(|&l| l > 0).collect();
         let (mut chains, mut scores) = (vec![Vec::new(); b], Vec::new());
-        let mut x = read.question.clone();
+        let (mut x, mut won) = (read.question.clone(), vec![None; b]);
         for hop in 0..self.config.hops {
-            let (a, tau) = self.scores(read, &x)?;
+            let (a, tau) = self.scores(read, &x, &won)?;
             let matches = a.to_dtype(DType::F64)?.to_vec2::<f64>()?;
             let tau = match tau {
                 Some(tau) => tau.to_dtype(DType::F64)?.to_vec1::<f64>()?,
                 None => vec![0.; b],
             };
-            let mut won = vec![None; b];
             for row in 0..b {
                 let winner = tournament(&matches[row][..lengths[row]], tau[row]);
                 won[row] = winner.filter(|&t| alive[row] && !self.stops(&matches[row], t));

@@ -40,13 +40,14 @@ impl MemNN {
         };
         let (mut x, mut y) = (read.question.clone(), read.answer_question.clone());
         let mut total = Tensor::zeros((), x.dtype(), x.device())?;
+        let n = read.supports.dim(1)?;
+        let mut places = vec![None; b];
         for hop in 0..chains.iter().map(Vec::len).max().unwrap_or(0) {
             let terms = self.hop(&read, &chains, hop, |row, m| draw(row, hop, m));
             if terms.negatives.iter().any(|f| !f.is_empty()) {
-                total = (total + self.hop_loss(&read, &x, &terms)?)?;
+                total = (total + self.hop_loss(&read, &x, &places, &terms)?)?;
             }
-            let n = read.supports.dim(1)?;
-            let places: Vec<_> = terms.gold.iter().map(|g| g.filter(|&g| g < n)).collect();
+            places = terms.gold.iter().map(|g| g.filter(|&g| g < n)).collect();
             x = (x + pick(&read.supports, &places)?)?;
             y = (y + pick(&read.answer_supports, &places)?)?;
         }
@@ -96,8 +97,14 @@ impl MemNN {
         Hop { negatives: negatives.collect(), gold }
     }
 
-    fn hop_loss(&self, read: &Read, x: &Tensor, hop: &Hop) -> Result<Tensor> {
-        let (a, tau) = self.scores(read, x)?; // (b, n), (b)
+    fn hop_loss(
+        &self,
+        read: &Read,
+        x: &Tensor,
+        last: &[Option<usize>],
+        hop: &Hop,
+    ) -> Result<Tensor> {
+        let (a, tau) = self.scores(read, x, last)?; // (b, n), (b)
         let (n, m) = (read.supports.dim(1)?, hop.negatives.iter().map(Vec::len).max().unwrap_or(0));
         let a = a.unsqueeze(2)?; // (b, n, 1)
         let gold: Vec<Vec<usize>> = hop.gold.iter().map(|g| g.iter().copied().collect()).collect();
