@@ -105,7 +105,7 @@ fn compile_image(
     out: &Path,
 ) -> Result<(), Box<dyn Error>> {
     let run = Command::new(nvcc)
-        .args(["-std=c++17", "-O3", "--fatbin", "-lineinfo"])
+        .args(["-std=c++17", "-O3", "--fatbin"])
         .args(["-gencode", "arch=compute_80,code=compute_80"])
         .args(["-gencode", "arch=compute_90,code=sm_90"])
         .arg("-I")

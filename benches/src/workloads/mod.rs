@@ -183,7 +183,7 @@ fn targets(name: &str, n: usize, classes: usize) -> Vec<i64> {
 
 /// The mean of a loss summed over `rows`.
 fn mean_of(sum: Tensor, rows: usize) -> Result<Tensor> {
-    Ok((sum / rows as f64)?)
+    Ok(mnemic_kernels::arithmetic::scale(&sum, 1. / rows as f64)?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
+use mnemic_kernels::arithmetic::{add, scale};
 use mnemic_kernels::cross_entropy::{CrossEntropy, linear_cross_entropy};
 use mnemic_layers::{
     AttentionOptions, Context, Embedding, ParamStore, SinusoidLayout, TransformerConfig,
@@ -79,8 +80,8 @@ impl Transformer {
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        let words = (self.embedding.forward(ids)? * (self.shape.d as f64).sqrt())?;
-        Ok(words.broadcast_add(&self.positions)?)
+        let words = scale(&self.embedding.forward(ids)?, (self.shape.d as f64).sqrt())?;
+        Ok(add(&words, &self.positions)?)
     }
 
     /// The decoder's output, `(b t, d)`.

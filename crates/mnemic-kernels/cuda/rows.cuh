@@ -14,11 +14,18 @@ __device__ __forceinline__ int misaligned(const T* p) {
     return static_cast<int>(reinterpret_cast<uintptr_t>(p) % 16 / sizeof(T));
 }
 
-// The elements from `i` on of a row of `width`, `i` possibly below 0: one load where they all are there and lie aligned.
-// As they are in memory: a conversion would make every load wait for the one before.
-template <int V, class T>
+// Whether rows of `width` consist of whole packs that lie aligned, of all these matrices. Null pointers do.
+template <class T, class... Ts>
+__device__ __forceinline__ bool whole(int width, const T* first, const Ts*... rest) {
+    return width % VEC<T> == 0 && misaligned(first) == 0 && (... && (misaligned(rest) == 0));
+}
+
+// The elements from `i` on of a row of `width`, `i` possibly below 0: one load where they all are there and lie aligned,
+// which with W is known. As they are in memory: a conversion would make every load wait for the one before.
+template <int V, bool W = false, class T>
 __device__ __forceinline__ Pack<T, V> load(const T* row, int i, int width, T outside) {
     using P = Pack<T, V>;
+    if (W) return *reinterpret_cast<const P*>(row + i);
     if (i >= 0 && i <= width - V && reinterpret_cast<uintptr_t>(row + i) % sizeof(P) == 0)
         return *reinterpret_cast<const P*>(row + i);
     P p;
@@ -27,10 +34,10 @@ __device__ __forceinline__ Pack<T, V> load(const T* row, int i, int width, T out
     return p;
 }
 
-template <int V, class T>
+template <int V, bool W = false, class T>
 __device__ __forceinline__ void store(T* row, int i, int width, const float (&v)[V]) {
     using P = Pack<T, V>;
-    if (i >= 0 && i <= width - V && reinterpret_cast<uintptr_t>(row + i) % sizeof(P) == 0) {
+    if (W || (i >= 0 && i <= width - V && reinterpret_cast<uintptr_t>(row + i) % sizeof(P) == 0)) {
         P p;
         UNROLL
         for (int j = 0; j < V; ++j) p.v[j] = from_float<T>(v[j]);
@@ -138,8 +145,8 @@ struct Team {
 template <class T>
 constexpr int KEEP = 16 / VEC<T>;
 
-// A row as packs. The first begins where memory is aligned, at or before the row's first element.
-template <class T>
+// A row as packs. The first begins where memory is aligned, at or before the row's first element: with W, there.
+template <class T, bool W = false>
 struct Row {
     static constexpr int V = VEC<T>;
     const T* data;
@@ -148,7 +155,7 @@ struct Row {
     __device__ __forceinline__ Row(const T* matrix, int row_width, const Team& team) {
         data = matrix + team.row * row_width;
         width = team.live ? row_width : 0;
-        shift = misaligned(data);
+        shift = W ? 0 : misaligned(data);
         packs = team.live ? (width + shift + V - 1) / V : 0;
         lane = team.lane;
         lanes = team.lanes;

@@ -134,8 +134,7 @@ impl EpisodicAttention {
     pub fn scores(&self, prepared: &PreparedFacts, memory: &Tensor) -> Result<Tensor> {
         check_vector("memory", memory, &prepared.facts)?;
         if let (None, Some(bias)) = (&prepared.projected, self.w2.bias()) {
-            let scorer =
-                Scorer { inner: &prepared.memory_weight, outer: self.w2.weight(), bias };
+            let scorer = Scorer { inner: &prepared.memory_weight, outer: self.w2.weight(), bias };
             return episodic_scores(&prepared.facts, memory, &prepared.fixed, scorer);
         }
         let features = interaction(&prepared.facts, memory)?; // (b, n, 2h)

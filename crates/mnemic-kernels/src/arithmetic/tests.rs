@@ -47,8 +47,10 @@ fn cuda() {
     for shapes in SHAPES {
         let (x, test) = (operands(shapes), format!("arithmetic::cuda {shapes:?}"));
         agree(&test, &x, sum, plain_sum);
-        let (fast, slow) =
-            (|x: &[Tensor]| Ok(vec![scale(&x[0], 3.)?]), |x: &[Tensor]| Ok(vec![plain::scale(&x[0], 3.)?]));
+        let (fast, slow) = (
+            |x: &[Tensor]| Ok(vec![scale(&x[0], 3.)?]),
+            |x: &[Tensor]| Ok(vec![plain::scale(&x[0], 3.)?]),
+        );
         agree(&test, &x[..1], fast, slow);
         agree_in_half(&test, 1, &x, sum, plain_sum);
         agree_in_half(&test, 1, &x[..1], fast, slow);

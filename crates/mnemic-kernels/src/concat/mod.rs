@@ -56,7 +56,10 @@ pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
 pub fn split(xs: &Tensor, widths: &[usize]) -> Result<Vec<Tensor>> {
     let total = xs.dims().last().copied().unwrap_or(0);
     if widths.iter().sum::<usize>() != total || widths.contains(&0) || total == 0 {
-        bail!("split: expected widths above 0 that add up to the last of {:?}, got {widths:?}", xs.dims());
+        bail!(
+            "split: expected widths above 0 that add up to the last of {:?}, got {widths:?}",
+            xs.dims()
+        );
     }
     if fused::takes(&[xs]) && xs.elem_count() > 0 {
         return fused::apply(SplitOp(widths.to_vec()), &[xs]);
@@ -167,7 +170,9 @@ impl FusedOp for SplitOp {
         let mut dx = vec![T::ZERO; pass.inputs[0].data.len()];
         let mut start = 0;
         for (&width, grad) in self.0.iter().zip(pass.grads) {
-            for (row, g) in dx.chunks_exact_mut(total).zip(grad.iter().flat_map(|g| g.data.chunks_exact(width))) {
+            for (row, g) in
+                dx.chunks_exact_mut(total).zip(grad.iter().flat_map(|g| g.data.chunks_exact(width)))
+            {
                 row[start..start + width].copy_from_slice(g);
             }
             start += width;
@@ -231,9 +236,13 @@ mod tests {
         }
         let x = waves(&[2, 5], 1., 1., DType::F64);
         // A part that is not used gets zeros.
-        check_gradients(&[("x", x.clone())], 1e-8, |x| split(&x[0], &[2, 1, 2])?[1].exp()?.sum_all());
+        check_gradients(&[("x", x.clone())], 1e-8, |x| {
+            split(&x[0], &[2, 1, 2])?[1].exp()?.sum_all()
+        });
         for widths in [&[2, 2][..], &[5, 0], &[]] {
-            assert!(split(&x, widths).unwrap_err().to_string().contains("add up to the last of [2, 5]"));
+            assert!(
+                split(&x, widths).unwrap_err().to_string().contains("add up to the last of [2, 5]")
+            );
         }
     }
 

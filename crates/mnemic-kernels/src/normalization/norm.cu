@@ -12,15 +12,15 @@ struct Stats {
 
 // Calls work(pack, u) for each pack of the row, of which KEEP are loaded at a time. Where all of them stay, only the first
 // time loads.
-template <class T, class Work>
-__device__ __forceinline__ void visit(const rows::Row<T>& row, Pack<T, rows::VEC<T>> (&p)[rows::KEEP<T>], bool kept,
+template <bool W, class T, class Work>
+__device__ __forceinline__ void visit(const rows::Row<T, W>& row, Pack<T, rows::VEC<T>> (&p)[rows::KEEP<T>], bool kept,
                                       bool first, Work work) {
     constexpr int V = rows::VEC<T>, K = rows::KEEP<T>;
     for (int k = 0; k < (kept ? 1 : row.turns()); k += K) {
         if (first || !kept) {
             UNROLL
             for (int u = 0; u < K; ++u) {
-                if (row.has(k + u)) p[u] = rows::load<V>(row.data, row.at(k + u), row.width, T());
+                if (row.has(k + u)) p[u] = rows::load<V, W>(row.data, row.at(k + u), row.width, T());
             }
         }
         UNROLL
@@ -32,13 +32,13 @@ __device__ __forceinline__ void visit(const rows::Row<T>& row, Pack<T, rows::VEC
 
 __device__ __forceinline__ bool inside(int i, int width) { return i >= 0 && i < width; }
 
-template <class T>
+template <class T, bool W>
 __device__ __forceinline__ void forward(const T* x, const T* weight, const T* bias, T* y, float* stats, int count,
                                         int width, int lanes, bool centred, float eps) {
     __shared__ float scratch[64];
     constexpr int V = rows::VEC<T>, K = rows::KEEP<T>;
     const rows::Team team(lanes, count, scratch);
-    const rows::Row<T> row(x, width, team);
+    const rows::Row<T, W> row(x, width, team);
     const bool kept = (width + 2 * V - 2) / V <= K * lanes;
     const float share = 1.f / width;
     Pack<T, V> p[K];
@@ -48,7 +48,7 @@ __device__ __forceinline__ void forward(const T* x, const T* weight, const T* bi
         float sum = 0;
         visit(row, p, kept, true, [&](const Pack<T, V>& q, int i) {
             UNROLL
-            for (int j = 0; j < V; ++j) sum += inside(i + j, row.width) ? to_float(q.v[j]) : 0;
+            for (int j = 0; j < V; ++j) sum += (W || inside(i + j, row.width)) ? to_float(q.v[j]) : 0;
         });
         s.mean = team.sum(sum) * share;
         first = false;
@@ -57,7 +57,7 @@ __device__ __forceinline__ void forward(const T* x, const T* weight, const T* bi
     visit(row, p, kept, first, [&](const Pack<T, V>& q, int i) {
         UNROLL
         for (int j = 0; j < V; ++j) {
-            const float c = inside(i + j, row.width) ? to_float(q.v[j]) - s.mean : 0;
+            const float c = (W || inside(i + j, row.width)) ? to_float(q.v[j]) - s.mean : 0;
             rest += c;
             square += c * c;
         }
@@ -70,8 +70,8 @@ __device__ __forceinline__ void forward(const T* x, const T* weight, const T* bi
     const size_t start = size_t(team.row) * width;
     visit(row, p, kept, false, [&](const Pack<T, V>& q, int i) {
         Pack<T, V> w, b;
-        if (weight) w = rows::load<V>(weight, i, row.width, T());
-        if (bias) b = rows::load<V>(bias, i, row.width, T());
+        if (weight) w = rows::load<V, W>(weight, i, row.width, T());
+        if (bias) b = rows::load<V, W>(bias, i, row.width, T());
         float v[V];
         UNROLL
         for (int j = 0; j < V; ++j) {
@@ -79,7 +79,7 @@ __device__ __forceinline__ void forward(const T* x, const T* weight, const T* bi
             if (weight) v[j] *= to_float(w.v[j]);
             if (bias) v[j] += to_float(b.v[j]);
         }
-        rows::store<V>(y + start, i, row.width, v);
+        rows::store<V, W>(y + start, i, row.width, v);
     });
     if (stats && team.live && team.lane == 0) {
         stats[team.row] = s.mean;
@@ -93,21 +93,21 @@ __device__ __forceinline__ Stats read_stats(const float* stats, int count, long 
 }
 
 // With g = dy weight and the normalized row z: dx = scale (g - mean(g) - z mean(g z)), without mean(g) for RMS norm.
-template <class T>
+template <class T, bool W>
 __device__ __forceinline__ void backward(const T* x, const T* dy, const T* weight, const float* stats, T* dx, int count,
                                          int width, int lanes, bool centred) {
     __shared__ float scratch[64];
     constexpr int V = rows::VEC<T>, K = rows::KEEP<T>;
     const rows::Team team(lanes, count, scratch);
-    const rows::Row<T> row(x, width, team);
+    const rows::Row<T, W> row(x, width, team);
     const size_t start = size_t(team.row) * width;
     const bool kept = (width + 2 * V - 2) / V <= K * lanes;
     const Stats s = team.live ? read_stats(stats, count, team.row) : Stats{0, 0, 0};
     Pack<T, V> p[K], d[K];
     // Gradients past the row's ends are 0, so that nothing else there counts.
     const auto read = [&](int k, int u) {
-        p[u] = rows::load<V>(row.data, row.at(k + u), row.width, T());
-        d[u] = rows::load<V>(dy + start, row.at(k + u), row.width, from_float<T>(0));
+        p[u] = rows::load<V, W>(row.data, row.at(k + u), row.width, T());
+        d[u] = rows::load<V, W>(dy + start, row.at(k + u), row.width, from_float<T>(0));
     };
     const auto gradient = [&](int u, const Pack<T, V>& w, int j) {
         return weight ? to_float(d[u].v[j]) * to_float(w.v[j]) : to_float(d[u].v[j]);
@@ -122,10 +122,10 @@ __device__ __forceinline__ void backward(const T* x, const T* dy, const T* weigh
         for (int u = 0; u < K; ++u) {
             if (!row.has(k + u)) continue;
             Pack<T, V> w;
-            if (weight) w = rows::load<V>(weight, row.at(k + u), row.width, from_float<T>(0));
+            if (weight) w = rows::load<V, W>(weight, row.at(k + u), row.width, from_float<T>(0));
             UNROLL
             for (int j = 0; j < V; ++j) {
-                const bool in = inside(row.at(k + u) + j, row.width);
+                const bool in = W || inside(row.at(k + u) + j, row.width);
                 const float g = gradient(u, w, j);
                 plain += g;
                 product += in ? g * s.of(to_float(p[u].v[j])) : 0;
@@ -141,12 +141,12 @@ __device__ __forceinline__ void backward(const T* x, const T* dy, const T* weigh
             if (!row.has(k + u)) continue;
             if (!kept) read(k, u);
             Pack<T, V> w;
-            if (weight) w = rows::load<V>(weight, row.at(k + u), row.width, from_float<T>(0));
+            if (weight) w = rows::load<V, W>(weight, row.at(k + u), row.width, from_float<T>(0));
             float v[V];
             UNROLL
             for (int j = 0; j < V; ++j)
                 v[j] = (gradient(u, w, j) - plain - s.of(to_float(p[u].v[j])) * product) * s.scale;
-            rows::store<V>(dx + start, row.at(k + u), row.width, v);
+            rows::store<V, W>(dx + start, row.at(k + u), row.width, v);
         }
     }
 }
@@ -158,14 +158,14 @@ struct Loaded {
 };
 
 // S = 1: the sums of dy z. S = 2: those of dy, too, after them.
-template <class T, int S, int V>
+template <class T, int S, int V, bool W>
 __device__ __forceinline__ void columns(const T* x, const T* dy, const float* stats, float* sums, int count, int width,
                                         int lanes) {
     rows::column_sums<S, V>(
         count, width, lanes,
         [&](long long row, int column) {
-            return Loaded<T, V>{rows::load<V>(x + row * width, column, width, T()),
-                                rows::load<V>(dy + row * width, column, width, T()), read_stats(stats, count, row)};
+            return Loaded<T, V>{rows::load<V, W>(x + row * width, column, width, T()),
+                                rows::load<V, W>(dy + row * width, column, width, T()), read_stats(stats, count, row)};
         },
         [&](const Loaded<T, V>& l, float (&sums)[S][V]) {
             UNROLL
@@ -181,7 +181,10 @@ __device__ __forceinline__ void columns(const T* x, const T* dy, const float* st
 #define NORM_COLUMNS(T, S, V, name)                                                                                   \
     extern "C" __global__ void __launch_bounds__(256) norm_columns##S##_##name(                                       \
         const T* x, const T* dy, const float* stats, float* sums, int count, int width, int lanes) {                  \
-        columns<T, S, V>(x, dy, stats, sums, count, width, lanes);                                                    \
+        if (V > 1 && rows::whole(width, x, dy))                                                                       \
+            columns<T, S, V, true>(x, dy, stats, sums, count, width, lanes);                                          \
+        else                                                                                                          \
+            columns<T, S, V, false>(x, dy, stats, sums, count, width, lanes);                                         \
     }                                                                                                                 \
     EXPORT(norm_columns##S##_##name)
 
@@ -189,13 +192,19 @@ __device__ __forceinline__ void columns(const T* x, const T* dy, const float* st
     extern "C" __global__ void __launch_bounds__(1024) norm_forward_##name(                                           \
         const T* x, const T* weight, const T* bias, T* y, float* stats, int count, int width, int lanes, int centred, \
         float eps) {                                                                                                  \
-        forward<T>(x, weight, bias, y, stats, count, width, lanes, centred != 0, eps);                                \
+        if (rows::whole(width, x, weight, bias, y))                                                                   \
+            forward<T, true>(x, weight, bias, y, stats, count, width, lanes, centred != 0, eps);                      \
+        else                                                                                                          \
+            forward<T, false>(x, weight, bias, y, stats, count, width, lanes, centred != 0, eps);                     \
     }                                                                                                                 \
     EXPORT(norm_forward_##name)                                                                                       \
     extern "C" __global__ void __launch_bounds__(1024) norm_backward_##name(                                          \
         const T* x, const T* dy, const T* weight, const float* stats, T* dx, int count, int width, int lanes,         \
         int centred) {                                                                                                \
-        backward<T>(x, dy, weight, stats, dx, count, width, lanes, centred != 0);                                     \
+        if (rows::whole(width, x, dy, weight, dx))                                                                    \
+            backward<T, true>(x, dy, weight, stats, dx, count, width, lanes, centred != 0);                           \
+        else                                                                                                          \
+            backward<T, false>(x, dy, weight, stats, dx, count, width, lanes, centred != 0);                          \
     }                                                                                                                 \
     EXPORT(norm_backward_##name)                                                                                      \
     NORM_COLUMNS(T, 1, rows::VEC<T>, name)                                                                                 \

@@ -33,8 +33,8 @@ struct Result {
 };
 
 // The largest and the sum of exponentials of what this thread sees of a row.
-template <class T>
-__device__ __forceinline__ void observe(const rows::Row<T>& row, const unsigned char* mask, float& top, float& sum) {
+template <class T, bool W>
+__device__ __forceinline__ void observe(const rows::Row<T, W>& row, const unsigned char* mask, float& top, float& sum) {
     constexpr int V = rows::VEC<T>, KEPT = rows::KEEP<T>;
     const T low = from_float<T>(-INFINITY);
     Pack<T, V> p[KEPT];
@@ -74,8 +74,8 @@ __device__ __forceinline__ float join(const rows::Team& team, float top, float& 
     return from;
 }
 
-template <class T>
-__device__ __forceinline__ void write(const rows::Row<T>& row, const unsigned char* mask, T* y, const Result& result) {
+template <class T, bool W>
+__device__ __forceinline__ void write(const rows::Row<T, W>& row, const unsigned char* mask, T* y, const Result& result) {
     constexpr int V = rows::VEC<T>;
     const T low = from_float<T>(-INFINITY);
     const bool log = result.log;
@@ -93,13 +93,13 @@ __device__ __forceinline__ void write(const rows::Row<T>& row, const unsigned ch
     }
 }
 
-template <class T>
+template <class T, bool W>
 __device__ __forceinline__ void forward(const T* x, const unsigned char* mask, T* y, int count, int width, int lanes,
                                         bool log) {
     __shared__ float scratch[64];
     constexpr int V = rows::VEC<T>, KEPT = rows::KEEP<T>;
     const rows::Team team(lanes, count, scratch);
-    const rows::Row<T> row(x, width, team);
+    const rows::Row<T, W> row(x, width, team);
     const size_t start = size_t(team.row) * width;
     const T low = from_float<T>(-INFINITY);
     Pack<T, V> p[KEPT];
@@ -107,7 +107,7 @@ __device__ __forceinline__ void forward(const T* x, const unsigned char* mask, T
     if ((width + 2 * V - 2) / V <= KEPT * lanes) {
         UNROLL
         for (int k = 0; k < KEPT; ++k) {
-            if (row.has(k)) p[k] = rows::load<V>(row.data, row.at(k), row.width, low);
+            if (row.has(k)) p[k] = rows::load<V, W>(row.data, row.at(k), row.width, low);
             hide[k] = row.has(k) && mask ? hidden<V>(mask + start, row.at(k), row.width) : 0;
         }
         float v[KEPT][V], top = -INFINITY, sum = 0;
@@ -137,7 +137,7 @@ __device__ __forceinline__ void forward(const T* x, const unsigned char* mask, T
             if (!row.has(k)) continue;
             UNROLL
             for (int j = 0; j < V; ++j) v[k][j] = result.of(v[k][j], v[k][j], hide[k] >> j & 1);
-            rows::store<V>(y + start, row.at(k), row.width, v[k]);
+            rows::store<V, W>(y + start, row.at(k), row.width, v[k]);
         }
         return;
     }
@@ -149,12 +149,12 @@ __device__ __forceinline__ void forward(const T* x, const unsigned char* mask, T
 }
 
 // Softmax: dx = y (dy - sum y dy). Log-softmax: dx = dy - exp(y) sum dy, and 0 in a row of -inf.
-template <class T>
+template <class T, bool W>
 __device__ __forceinline__ void backward(const T* y, const T* dy, T* dx, int count, int width, int lanes, bool log) {
     __shared__ float scratch[64];
     constexpr int V = rows::VEC<T>, KEPT = rows::KEEP<T>;
     const rows::Team team(lanes, count, scratch);
-    const rows::Row<T> row(y, width, team);
+    const rows::Row<T, W> row(y, width, team);
     const size_t start = size_t(team.row) * width;
     const T outside = from_float<T>(log ? -INFINITY : 0), zero = from_float<T>(0);
     const bool kept = (width + 2 * V - 2) / V <= KEPT * lanes;
@@ -164,8 +164,8 @@ __device__ __forceinline__ void backward(const T* y, const T* dy, T* dx, int cou
         UNROLL
         for (int u = 0; u < KEPT; ++u) {
             if (!row.has(k + u)) continue;
-            p[u] = rows::load<V>(row.data, row.at(k + u), row.width, outside);
-            d[u] = rows::load<V>(dy + start, row.at(k + u), row.width, zero);
+            p[u] = rows::load<V, W>(row.data, row.at(k + u), row.width, outside);
+            d[u] = rows::load<V, W>(dy + start, row.at(k + u), row.width, zero);
         }
         UNROLL
         for (int u = 0; u < KEPT; ++u) {
@@ -185,8 +185,8 @@ __device__ __forceinline__ void backward(const T* y, const T* dy, T* dx, int cou
         for (int u = 0; u < KEPT; ++u) {
             if (!row.has(k + u)) continue;
             if (!kept) {
-                p[u] = rows::load<V>(row.data, row.at(k + u), row.width, outside);
-                d[u] = rows::load<V>(dy + start, row.at(k + u), row.width, zero);
+                p[u] = rows::load<V, W>(row.data, row.at(k + u), row.width, outside);
+                d[u] = rows::load<V, W>(dy + start, row.at(k + u), row.width, zero);
             }
             float v[V];
             UNROLL
@@ -194,7 +194,7 @@ __device__ __forceinline__ void backward(const T* y, const T* dy, T* dx, int cou
                 const float a = to_float(p[u].v[j]), g = to_float(d[u].v[j]);
                 v[j] = log ? (live != 0 ? g - expf(a) * sum : 0) : a * (g - sum);
             }
-            rows::store<V>(dx + start, row.at(k + u), row.width, v);
+            rows::store<V, W>(dx + start, row.at(k + u), row.width, v);
         }
     }
 }
@@ -245,7 +245,10 @@ __device__ __forceinline__ void finish(const T* x, const unsigned char* mask, co
 #define SOFTMAX(T, name)                                                                                              \
     extern "C" __global__ void __launch_bounds__(1024) softmax_forward_##name(                                        \
         const T* x, const unsigned char* mask, T* y, int count, int width, int lanes, int log) {                      \
-        forward<T>(x, mask, y, count, width, lanes, log != 0);                                                        \
+        if (!mask && rows::whole(width, x, y))                                                                        \
+            forward<T, true>(x, nullptr, y, count, width, lanes, log != 0);                                           \
+        else                                                                                                          \
+            forward<T, false>(x, mask, y, count, width, lanes, log != 0);                                             \
     }                                                                                                                 \
     EXPORT(softmax_forward_##name)                                                                                    \
     extern "C" __global__ void __launch_bounds__(512) softmax_parts_##name(const T* x, const unsigned char* mask,     \
@@ -260,7 +263,10 @@ __device__ __forceinline__ void finish(const T* x, const unsigned char* mask, co
     EXPORT(softmax_finish_##name)                                                                                    \
     extern "C" __global__ void __launch_bounds__(1024) softmax_backward_##name(                                       \
         const T* y, const T* dy, T* dx, int count, int width, int lanes, int log) {                                   \
-        backward<T>(y, dy, dx, count, width, lanes, log != 0);                                                        \
+        if (rows::whole(width, y, dy, dx))                                                                            \
+            backward<T, true>(y, dy, dx, count, width, lanes, log != 0);                                              \
+        else                                                                                                          \
+            backward<T, false>(y, dy, dx, count, width, lanes, log != 0);                                             \
     }                                                                                                                 \
     EXPORT(softmax_backward_##name)
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use mnemic_data::{Batch, Encoded, Sampling, batches};
 use mnemic_models::{
-    AnyStoryModel, Context, HostIds, ParamStore, Phase, StoryBatch, StoryModel, answer_loss,
+    AnyStoryModel, Context, HostIds, ParamStore, Phase, StoryBatch, StoryModel, answer_loss, scale,
 };
 use mnemic_train::{LossOutput, Phase as TrainPhase, Problem, Validation};
 
@@ -220,7 +220,8 @@ impl Problem for BabiProblem<'_> {
     fn loss(&self, batch: &Self::Batch, ctx: &Context) -> mnemic_train::Result<LossOutput> {
         let (loss, errors) = self.batch_loss(batch, ctx).map_err(engine)?;
         let examples = batch.1.len();
-        let output = LossOutput::new((loss / examples as f64)?, examples);
+        let mean = scale(&loss, 1. / examples as f64)?;
+        let output = LossOutput::new(mean, examples);
         Ok(match errors {
             Some(errors) => output.with("error", errors as f64),
             None => output,

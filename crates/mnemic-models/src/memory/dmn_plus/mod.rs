@@ -28,8 +28,8 @@ mod tests;
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{
-    add,     AttentionGru, Context, Embedding, EpisodicAttention, EpisodicKind, Gru, Linear,
-    PositionEncoding, RecurrentConfig, RecurrentInit, concat, init, length_mask, linear,
+    AttentionGru, Context, Embedding, EpisodicAttention, EpisodicKind, Gru, Linear,
+    PositionEncoding, RecurrentConfig, RecurrentInit, add, concat, init, length_mask, linear,
     masked_softmax, position_encoding, relu,
 };
 

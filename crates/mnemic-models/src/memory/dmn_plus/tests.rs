@@ -49,6 +49,15 @@ fn gradients_reach_every_parameter_and_are_right() {
     }
 }
 
+/// So that the backward pass of a training step needs nothing of candle: on a GPU that is half of its time.
+#[test]
+fn the_graph_of_a_training_step_holds_fused_operations_alone() {
+    let (batch, answers) = stories(4, 8);
+    let (model, _) = build(&small(Config::dmn_plus(SIZES)), 2, DType::F32);
+    let loss = model.loss(&batch, &answers, &Context::train(1, 0)).unwrap();
+    assert!(mnemic_layers::only_fused(&mnemic_layers::scale(&loss, 0.25).unwrap()));
+}
+
 #[test]
 fn oracle_attention_is_a_distribution_over_the_sentences_that_are_there() {
     let (model, _) = build(&small(Config::dmn_plus(SIZES)), 3, DType::F64);

@@ -40,7 +40,7 @@ mod tests;
 use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use mnemic_layers::{
-    add,     Content, Context, Embedding, Linear, content_attention, init, length_mask, linear,
+    Content, Context, Embedding, Linear, add, content_attention, init, length_mask, linear,
     position_encoding, relu,
 };
 
