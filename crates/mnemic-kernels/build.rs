@@ -140,6 +140,7 @@ fn compile_for_the_cpu(
         .std("c++17")
         .opt_level(2)
         .flag("-Wno-unknown-pragmas")
+        .flag("-Wno-unused-local-typedefs")
         .include(include)
         .file(&path)
         .compile("emulated");

@@ -185,42 +185,63 @@ __device__ __forceinline__ void load_tile(T* tile, const T* matrix, int first, i
     }
 }
 
-// sums (16 x 16 N) += A tile[row ..]^T over the whole width.
-template <class T, int D, int N>
-__device__ __forceinline__ void across(float (*sums)[4], const typename Fragment<T>::A* kept, const T* own, int own_row,
+// A's fragments of a warp's M tiles of 16 rows: kept in registers where they are few.
+template <class T, int D, int M>
+struct Kept {
+    static constexpr bool ALL = Shape<T, D>::KEEP && M == 1;
+    typename Fragment<T>::A a[M][ALL ? Shape<T, D>::STEPS : 1];
+
+    __device__ __forceinline__ void load(const T* own, int row) {
+        if constexpr (ALL) {
+            UNROLL
+            for (int k = 0; k < Shape<T, D>::STEPS; ++k)
+                Fragment<T>::load_a(a[0][k], own, Shape<T, D>::STRIDE, row, k * Fragment<T>::STEP);
+        }
+    }
+};
+
+// sums (M tiles of 16 x 16 N) += A tile[row ..]^T over the whole width. Each fragment of the tile serves all M.
+template <class T, int D, int N, int M>
+__device__ __forceinline__ void across(float (&sums)[M][2 * N][4], const Kept<T, D, M>& kept, const T* own, int own_row,
                                        const T* tile, int row) {
     using F = Fragment<T>;
     constexpr int STRIDE = Shape<T, D>::STRIDE;
     UNROLL_BY((Shape<T, D>::UNROLLED))
     for (int k = 0; k < Shape<T, D>::STEPS; ++k) {
-        typename F::A a;
-        if constexpr (Shape<T, D>::KEEP) {
-            a = kept[k];
-        } else {
-            F::load_a(a, own, STRIDE, own_row, k * F::STEP);
+        typename F::A a[M];
+        UNROLL
+        for (int m = 0; m < M; ++m) {
+            if constexpr (Kept<T, D, M>::ALL) {
+                a[m] = kept.a[m][k];
+            } else {
+                F::load_a(a[m], own, STRIDE, own_row + 16 * m, k * F::STEP);
+            }
         }
         UNROLL
         for (int n = 0; n < N; ++n) {
             typename F::B b;
             F::load_b(b, tile, STRIDE, row + 16 * n, k * F::STEP);
-            F::multiply(sums + 2 * n, a, b);
+            UNROLL
+            for (int m = 0; m < M; ++m) F::multiply(sums[m] + 2 * n, a[m], b);
         }
     }
 }
 
-// sums (16 x D) += weights (16 x 16 N) tile[row ..].
-template <class T, int D, int N>
-__device__ __forceinline__ void down(float (*sums)[4], const float (*weights)[4], const T* tile, int row) {
+// sums (M tiles of 16 x D) += weights (M tiles of 16 x 16 N) tile[row ..].
+template <class T, int D, int N, int M>
+__device__ __forceinline__ void down(float (&sums)[M][D / 8][4], const float (&weights)[M][2 * N][4], const T* tile, int row) {
     using F = Fragment<T>;
     UNROLL
     for (int k = 0; k < 16 * N / F::STEP; ++k) {
-        typename F::A a;
-        F::from_sums(a, weights, k);
+        typename F::A a[M];
+        UNROLL
+        for (int m = 0; m < M; ++m) F::from_sums(a[m], weights[m], k);
         UNROLL
         for (int n = 0; n < D / 16; ++n) {
             typename F::B b;
             F::load_b_down(b, tile, Shape<T, D>::STRIDE, row + k * F::STEP, 16 * n);
-            F::multiply(sums + 2 * n, a, b);
+            UNROLL
+            for (int m = 0; m < M; ++m) F::multiply(sums[m] + 2 * n, a[m], b);
         }
     }
 }

@@ -257,5 +257,7 @@ FORWARD(__half, 32, 2, false, attention_forward_tall_f16_32)
 FORWARD(__half, 64, 2, false, attention_forward_tall_f16_64)
 FORWARD(__nv_bfloat16, 32, 2, false, attention_forward_tall_bf16_32)
 FORWARD(__nv_bfloat16, 64, 2, false, attention_forward_tall_bf16_64)
+FORWARD(__half, 128, 2, false, attention_forward_tall_f16_128)
+FORWARD(__nv_bfloat16, 128, 2, false, attention_forward_tall_bf16_128)
 
 }  // namespace attention

@@ -13,8 +13,8 @@ use crate::rng::Philox;
 const WIDEST: usize = 128;
 /// Rows of a block.
 const ROWS: usize = 64;
-/// From so many blocks of twice the rows on there is work for a large device: they read less.
-const MANY: usize = 192;
+/// From so many blocks of twice the rows on there is work for a large device: they read less. Few under test, where both occur.
+const MANY: usize = if cfg!(test) { 3 } else { 192 };
 const THREADS: usize = 128;
 
 pub(super) fn takes(sizes: &Sizes, operands: &[&Tensor]) -> bool {
@@ -110,6 +110,13 @@ impl AttentionOp {
     /// The kernels' width.
     fn width(&self) -> usize {
         self.sizes.d.max(self.sizes.d_v).next_power_of_two().max(32)
+    }
+
+    /// Whether blocks take twice the rows, in half precision and up to a width: then each number of a tile that is read from
+    /// shared memory serves two products.
+    fn tall(&self, dtype: DType, widest: usize, heads: usize, rows: usize) -> bool {
+        let plain = !self.rich() && dtype != DType::F32 && self.width() <= widest;
+        plain && heads * rows.div_ceil(2 * ROWS) >= MANY
     }
 
     /// The name of a kernel, and the bytes of shared memory for `own` rows and two pairs of tiles to walk over.
@@ -287,10 +294,7 @@ impl DeviceOp for AttentionOp {
             }
             _ => None,
         };
-        let tall = !self.rich()
-            && dtype != DType::F32
-            && self.width() <= 64
-            && b * h * n_q.div_ceil(2 * ROWS) >= MANY;
+        let tall = self.tall(dtype, 128, b * h, n_q);
         let (name, rows) = if tall { ("forward_tall", 2 * ROWS) } else { ("forward", ROWS) };
         let (name, shared) = self.kernel(name, dtype, rows)?;
         let launch = Launch::new("attention_forward", name).shared(shared).block(THREADS);
@@ -385,9 +389,11 @@ impl AttentionOp {
         let q = &pass.inputs[0];
         let d_q = empty_like(q)?;
         let deltas = empty((b, h, n_q), DType::F32, q.device())?;
-        let (name, shared) = self.kernel("queries", q.dtype(), 2 * ROWS)?;
+        let tall = self.tall(q.dtype(), 64, b * h, n_q);
+        let (name, rows) = if tall { ("queries_tall", 2 * ROWS) } else { ("queries", ROWS) };
+        let (name, shared) = self.kernel(name, q.dtype(), 2 * rows)?;
         let launch = Launch::new("attention_backward", name).shared(shared).block(THREADS);
-        let launch = launch.grid(b * h * n_q.div_ceil(ROWS), 1, 1);
+        let launch = launch.grid(b * h * n_q.div_ceil(rows), 1, 1);
         let launch = launch.tensor(q).tensor(&pass.inputs[1]).tensor(&pass.inputs[2]);
         let launch = launch.tensor(&pass.outputs[0]).tensor(d_output);
         let launch = launch.optional(pass.grads[1].as_ref()).tensor(exact(pass));
@@ -408,9 +414,11 @@ impl AttentionOp {
         let Sizes { b, h_kv, n_k, .. } = self.sizes;
         let (q, k, v) = (&pass.inputs[0], &pass.inputs[1], &pass.inputs[2]);
         let (d_k, d_v) = (empty_like(k)?, empty_like(v)?);
-        let (name, shared) = self.kernel("keys", q.dtype(), 2 * ROWS)?;
+        let tall = self.tall(q.dtype(), 64, b * h_kv, n_k);
+        let (name, rows) = if tall { ("keys_tall", 2 * ROWS) } else { ("keys", ROWS) };
+        let (name, shared) = self.kernel(name, q.dtype(), 2 * rows)?;
         let launch = Launch::new("attention_backward", name).shared(shared).block(THREADS);
-        let launch = launch.grid(b * h_kv * n_k.div_ceil(ROWS), 1, 1);
+        let launch = launch.grid(b * h_kv * n_k.div_ceil(rows), 1, 1);
         let launch = launch.tensor(q).tensor(k).tensor(v).tensor(d_output);
         let launch = launch.tensor(exact(pass)).tensor(deltas).tensor(&d_k).tensor(&d_v);
         self.parameters(launch, terms)?.run(q.device())?;

@@ -41,7 +41,19 @@ fn cuda_sizes() {
     Case { n: (66, 34), d: (128, 128), causal: true, ..ONE }.on_cuda(false);
     Case { n: (66, 34), d: (128, 80), causal: true, ..ONE }.on_cuda(true);
     Case { n: (9, 7), d: (64, 64), scale: Some(-1.5), ..ONE }.on_cuda(false);
-    // So many heads that blocks take more queries.
+}
+
+/// Blocks of 128 rows, in half precision, forward and backward; of width 128 forward alone.
+#[test]
+fn cuda_tall() {
+    let lengths = Some(vec![150, 0]);
+    let long = Case { n: (140, 200), d: (64, 64), lengths, causal: true, h: 2, h_kv: 1, ..BASE };
+    long.on_cuda(true);
+    Case { d: (32, 20), causal: false, n: (131, 170), ..long.clone() }.on_cuda(true);
+    Case { d: (128, 100), lengths: None, n: (130, 70), h: 3, h_kv: 3, ..long.clone() }
+        .on_cuda(true);
+    let window = Some((Some(70), Some(3)));
+    Case { n: (190, 190), window, causal: false, lengths: None, ..long }.on_cuda(true);
     Case { b: 2, h: 96, n: (3, 5), d: (32, 32), causal: true, ..BASE }.on_cuda(true);
 }
 
