@@ -2,7 +2,7 @@
 //!
 //! With the feature `cuda`, every operation of this crate takes tensors on a CUDA device: through a kernel of its own where it has
 //! one, else through its plain twin. Kernels are compiled by `nvcc` when the crate is built (`NVCC`, `CUDA_HOME` or the `PATH`), for
-//! compute capability 8.0 and later. They add up in fixed orders and without atomic operations: repeated runs give the same bits.
+//! compute capability 8.0 and later. They add up in fixed orders, never atomically: repeated runs give the same bits.
 //!
 //! The feature `cuda-emulation` compiles the same kernels with a C++ compiler and runs them on the CPU, for tests where there is no
 //! GPU. It is slow and of no other use.
