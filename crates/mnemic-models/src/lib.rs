@@ -11,13 +11,17 @@ mod story;
 #[cfg(test)]
 mod testing;
 mod text;
+pub mod transformer;
 
 pub use any::{AnyStoryModel, ModelConfig};
 pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 pub use mnemic_layers::{Context, ParamStore, Trace, Watched, scale, softmax};
-pub use pretrained::{Pretrained, from_pretrained, load_tensors, save_pretrained};
+pub use pretrained::{
+    LoadOptions, Place, Pretrained, PretrainedModel, from_pretrained, from_pretrained_with,
+    load_tensors, save_pretrained,
+};
 pub use story::{
     HostIds, NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,
 };

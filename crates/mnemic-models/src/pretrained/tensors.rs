@@ -11,6 +11,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Deserializer};
 
+use super::model::PretrainedModel;
 use super::{Shapes, shapes};
 use crate::any::unique_map;
 use crate::error::{Error, Result, shown};
@@ -161,14 +162,20 @@ enum Entry {
     Other(serde::de::IgnoredAny),
 }
 
-/// The file of these parameters, sorted by name.
-pub(super) fn serialize(path: &Path, vars: &[(String, Var)]) -> Result<Vec<u8>> {
+/// The file of these parameters, under the names that checkpoints have for them.
+pub(super) fn serialize<M: PretrainedModel>(
+    path: &Path,
+    config: &M::Config,
+    vars: &[(String, Var)],
+) -> Result<Vec<u8>> {
     let mut tensors = Vec::with_capacity(vars.len());
     for (name, var) in vars {
         shapes::check_float(&format!("parameter `{}`", shown(name)), var.dtype())?;
-        let tensor = var.as_tensor().detach().to_device(&Device::Cpu)?.contiguous()?;
+        let Some((stored, transposed)) = M::stored(config, name).target() else { continue };
+        let tensor = var.as_tensor().detach().to_device(&Device::Cpu)?;
+        let tensor = if transposed { tensor.t()? } else { tensor }.contiguous()?;
         check_finite(path, name, &tensor)?;
-        tensors.push((name.as_str(), tensor));
+        tensors.push((stored, tensor));
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize(tensors, Some(metadata))
@@ -176,13 +183,24 @@ pub(super) fn serialize(path: &Path, vars: &[(String, Var)]) -> Result<Vec<u8>> 
 }
 
 fn check_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
-    let values = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    match values.iter().position(|v| !v.is_finite()) {
+    let flat = tensor.flatten_all()?;
+    let bad = match tensor.dtype() {
+        DType::F64 => not_finite(&flat.to_vec1::<f64>()?),
+        // Exact for f16 and bf16.
+        _ => not_finite(&flat.to_dtype(DType::F32)?.to_vec1::<f32>()?),
+    };
+    match bad {
         None => Ok(()),
-        Some(at) => {
-            let (name, value, dtype) = (shown(name), values[at], tensor.dtype());
+        Some((at, value)) => {
+            let (name, dtype) = (shown(name), tensor.dtype());
             let reason = format!("tensor `{name}` holds {value} as {dtype:?} at flat index {at}");
             Err(Error::format(path, reason))
         }
     }
+}
+
+/// The first number that is infinite or NaN, and where.
+fn not_finite<T: Copy + Into<f64>>(values: &[T]) -> Option<(usize, f64)> {
+    let at = values.iter().position(|&v| !v.into().is_finite())?;
+    Some((at, values[at].into()))
 }
