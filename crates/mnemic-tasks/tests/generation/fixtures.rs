@@ -8,9 +8,9 @@ use mnemic_tasks::generation::{EarlyStopping, GenerationConfig, Generator, Hypot
 use mnemic_tasks::models::{Autoregressive, TextBatch};
 use mnemic_testing::shared_data;
 
-use crate::toy::Toy;
+use crate::plain;
 
-type Tensors = HashMap<String, Tensor>;
+pub(crate) type Tensors = HashMap<String, Tensor>;
 
 /// What is opened from a model's folder.
 type Open<M> = fn(&Path) -> M;
@@ -26,7 +26,13 @@ macro_rules! searches {
 }
 
 searches! {
-    gpt2_read_anew_at_every_step: "gpt2-lm", plain_gpt2;
+    gpt2_read_anew_at_every_step: "gpt2-lm", plain::gpt2;
+    llama_read_anew_at_every_step: "llama-lm", plain::llama;
+}
+
+#[test]
+fn stories_of_a_real_llama_read_anew_at_every_step() {
+    check_stories("fixtures::stories_of_a_real_llama_read_anew_at_every_step", plain::llama);
 }
 
 /// The names of the beam searches with their length penalty and stopping rule.
@@ -37,7 +43,7 @@ const BEAMS: [(&str, f64, EarlyStopping); 4] = [
     ("beam4_lp0_never", 0., EarlyStopping::Never),
 ];
 
-fn load(path: &Path) -> Tensors {
+pub(crate) fn load(path: &Path) -> Tensors {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap_or_else(|e| panic!("{path:?}: {e}"))
 }
 
@@ -48,6 +54,20 @@ fn check_fixture<M: Autoregressive>(test: &str, name: &str, open: Open<M>) {
     let config = GenerationConfig::from_folder(&folder).unwrap();
     let config = GenerationConfig { max_new_tokens: Some(14), ..config };
     check_searches(&open(&folder), &config, &expected, "");
+}
+
+/// The stories of `fixtures/real/stories260k`: three prompts, 48 tokens each.
+fn check_stories<M: Autoregressive>(test: &str, open: Open<M>) {
+    let Some(folder) = shared_data(test, "weights/stories260K") else { return };
+    let Some(fixture) = shared_data(test, "fixtures/real/stories260k/fixture.safetensors") else {
+        return;
+    };
+    let (model, expected) = (open(&folder), load(&fixture));
+    let config = GenerationConfig::from_folder(&folder).unwrap();
+    let config = GenerationConfig { max_new_tokens: Some(48), ..config };
+    for prompt in 0..3 {
+        check_searches(&model, &config, &expected, &format!("{prompt}."));
+    }
 }
 
 /// The searches whose tensors in `expected` have names that begin with `prefix`.
@@ -121,49 +141,4 @@ fn check_numbers(what: &str, found: &[f32], expected: &[f32]) {
     for (i, (a, b)) in found.iter().zip(expected).enumerate() {
         assert!(a == b || (a - b).abs() <= 1e-4, "{what}, number {i}: {a} and {b}");
     }
-}
-
-/// GPT-2 in plain operations and without a cache, so that nothing is shared with what is tested.
-fn plain_gpt2(folder: &Path) -> Toy {
-    let weights = load(&folder.join("model.safetensors"));
-    let vocab_size = weights["transformer.wte.weight"].dims()[0];
-    Toy::new(vocab_size, move |_, ids| gpt2_logits(&weights, ids).unwrap())
-}
-
-fn gpt2_logits(weights: &Tensors, ids: &[u32]) -> candle_core::Result<Vec<f32>> {
-    const HEADS: usize = 4;
-    let weight = |name: &str| weights[&format!("transformer.{name}")].clone();
-    let linear = |xs: &Tensor, name: &str| {
-        xs.matmul(&weight(&format!("{name}.weight")))?
-            .broadcast_add(&weight(&format!("{name}.bias")))
-    };
-    let norm = |xs: &Tensor, name: &str| {
-        let xs = xs.broadcast_sub(&xs.mean_keepdim(1)?)?;
-        let deviation = (xs.sqr()?.mean_keepdim(1)? + 1e-5)?.sqrt()?;
-        let scaled =
-            xs.broadcast_div(&deviation)?.broadcast_mul(&weight(&format!("{name}.weight")))?;
-        scaled.broadcast_add(&weight(&format!("{name}.bias")))
-    };
-    let (t, embeddings) = (ids.len(), weight("wte.weight"));
-    let ids = Tensor::new(ids, &Device::Cpu)?;
-    let mut xs = (embeddings.index_select(&ids, 0)? + weight("wpe.weight").narrow(0, 0, t)?)?;
-    let later = |i: usize| if i % t > i / t { f32::NEG_INFINITY } else { 0. };
-    let mask = Tensor::from_vec((0..t * t).map(later).collect(), (t, t), &Device::Cpu)?;
-    for layer in 0..2 {
-        let name = |part: &str| format!("h.{layer}.{part}");
-        let qkv = linear(&norm(&xs, &name("ln_1"))?, &name("attn.c_attn"))?;
-        let d = xs.dims()[1] / HEADS;
-        let part =
-            |i| qkv.narrow(1, i * d * HEADS, d * HEADS)?.reshape((t, HEADS, d))?.transpose(0, 1);
-        let (q, k, v) = (part(0)?.contiguous()?, part(1)?.contiguous()?, part(2)?.contiguous()?);
-        let scores =
-            (q.matmul(&k.t()?.contiguous()?)? / (d as f64).sqrt())?.broadcast_add(&mask)?;
-        let exps = scores.exp()?; // (heads, t, t)
-        let read = exps.broadcast_div(&exps.sum_keepdim(2)?)?.matmul(&v)?;
-        let read = read.transpose(0, 1)?.reshape((t, d * HEADS))?;
-        xs = (xs + linear(&read, &name("attn.c_proj"))?)?;
-        let hidden = linear(&norm(&xs, &name("ln_2"))?, &name("mlp.c_fc"))?.gelu()?;
-        xs = (xs + linear(&hidden, &name("mlp.c_proj"))?)?;
-    }
-    norm(&xs, "ln_f")?.narrow(0, t - 1, 1)?.matmul(&embeddings.t()?)?.flatten_all()?.to_vec1()
 }

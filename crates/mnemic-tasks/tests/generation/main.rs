@@ -5,5 +5,6 @@
 mod beams;
 mod fixtures;
 mod limits;
+mod plain;
 mod sampling;
 mod toy;
