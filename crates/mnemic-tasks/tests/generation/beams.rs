@@ -258,9 +258,13 @@ fn the_longer_a_search_goes_on_the_better_its_best() {
 
 #[test]
 fn an_end_beyond_the_first_beams_is_forgotten() {
-    // From 1: 2 (0.5), 3 (0.3), end (0.2). With two beams the end is third and does not count; with three it does.
-    let model =
-        Toy::markov([[1., 0., 0., 0.], [0.2, 0., 0.5, 0.3], [0., 0., 1., 0.], [0., 0., 0., 1.]]);
+    // From 1: 2 (0.5), 3 (0.3), end (0.2), which would be the best in the end. With two beams it is third and does not count.
+    let model = Toy::markov([
+        [1., 0., 0., 0.],
+        [0.2, 0., 0.5, 0.3],
+        [0., 0., 0.5, 0.5],
+        [0., 0., 0.5, 0.5],
+    ]);
     let ends = |num_beams| {
         let config = GenerationConfig { length_penalty: 0., ..beams(num_beams, 3) };
         run(&model, &[vec![1]], &config).rows[0].iter().filter(|h| h.ids == [0]).count()
