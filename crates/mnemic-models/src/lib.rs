@@ -17,7 +17,7 @@ pub use any::{AnyStoryModel, ModelConfig};
 pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
-pub use mnemic_layers::{Context, ParamStore, Trace, Watched, scale, softmax};
+pub use mnemic_layers::{Context, ParamStore, Philox, Trace, Watched, log_softmax, scale, softmax};
 pub use pretrained::{
     LoadOptions, Place, Pretrained, PretrainedModel, from_pretrained, from_pretrained_with,
     load_tensors, save_pretrained,
