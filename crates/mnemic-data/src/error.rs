@@ -125,10 +125,18 @@ impl fmt::Display for UnknownWord {
     }
 }
 
-/// What is wrong with a line of a bAbI file.
+/// What is wrong with a line of a data file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineError {
+    /// Something else stands there than the format has.
+    #[error("expected {expected}, got `{found}`")]
+    Expected {
+        /// The format.
+        expected: String,
+        /// The start of the line.
+        found: String,
+    },
     /// The file holds no line at all.
     #[error("the file is empty")]
     Empty,
