@@ -6,8 +6,11 @@
 
 pub mod bert;
 mod config;
+pub mod distilbert;
 mod names;
+pub mod roberta;
 #[cfg(test)]
 mod testing;
+pub mod vit;
 
 pub use config::HiddenAct;
