@@ -44,7 +44,7 @@ impl BertForMaskedLm {
     /// # Errors
     /// As [`BertModel::forward`].
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let xs = self.bert.forward(batch, ctx)?.last_hidden_state;
+        let xs = self.bert.states(batch, ctx)?;
         let xs = self.activation.forward(&self.transform.forward(&xs)?)?;
         self.decoder.forward(&self.norm.forward(&xs)?)
     }
@@ -105,7 +105,7 @@ impl BertForTokenClassification {
     /// # Errors
     /// As [`BertModel::forward`].
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let xs = self.bert.forward(batch, ctx)?.last_hidden_state;
+        let xs = self.bert.states(batch, ctx)?;
         self.classifier.forward(&ctx.dropout(&xs, self.dropout)?)
     }
 }

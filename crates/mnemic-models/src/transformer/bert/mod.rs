@@ -93,6 +93,11 @@ impl BertModel {
     /// # Errors
     /// When a row is longer than `max_position_embeddings` or an id is not in the vocabulary.
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Output> {
+        Output::new(self.states(batch, ctx)?, self.pooler.as_ref())
+    }
+
+    /// The last hidden states alone.
+    pub(super) fn states(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
         let (b, t) = batch.dims()?;
         if t > self.max_positions {
             bail!("bert: {t} tokens, but there are {} positions", self.max_positions);
@@ -100,8 +105,7 @@ impl BertModel {
         let places = Tensor::arange(0, t as u32, batch.input_ids().device())?;
         let places = places.broadcast_as((b, t))?.contiguous()?;
         let xs = self.embeddings.forward(batch, &places, ctx)?;
-        let last_hidden_state = self.encoder.forward(&xs, batch, ctx)?;
-        Output::new(last_hidden_state, self.pooler.as_ref())
+        self.encoder.forward(&xs, batch, ctx)
     }
 }
 

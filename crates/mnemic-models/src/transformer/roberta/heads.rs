@@ -44,7 +44,7 @@ impl RobertaForMaskedLm {
     /// # Errors
     /// As [`RobertaModel::forward`].
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let xs = self.roberta.forward(batch, ctx)?.last_hidden_state;
+        let xs = self.roberta.states(batch, ctx)?;
         // Whatever `hidden_act` says.
         let xs = HiddenAct::Gelu.activation().forward(&self.dense.forward(&xs)?)?;
         self.decoder.forward(&self.norm.forward(&xs)?)
@@ -85,7 +85,7 @@ impl RobertaForSequenceClassification {
     /// # Errors
     /// As [`RobertaModel::forward`].
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let xs = first(&self.roberta.forward(batch, ctx)?.last_hidden_state)?;
+        let xs = first(&self.roberta.states(batch, ctx)?)?;
         let xs = self.dense.forward(&ctx.dropout(&xs, self.dropout)?)?.tanh()?;
         self.out_proj.forward(&ctx.dropout(&xs, self.dropout)?)
     }
@@ -120,7 +120,7 @@ impl RobertaForTokenClassification {
     /// # Errors
     /// As [`RobertaModel::forward`].
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let xs = self.roberta.forward(batch, ctx)?.last_hidden_state;
+        let xs = self.roberta.states(batch, ctx)?;
         self.classifier.forward(&ctx.dropout(&xs, self.dropout)?)
     }
 }

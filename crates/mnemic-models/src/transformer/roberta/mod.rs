@@ -16,7 +16,7 @@ mod heads;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use mnemic_layers::{Context, Linear, init, linear};
 
@@ -88,6 +88,11 @@ impl RobertaModel {
     /// # Errors
     /// When a row has more than `max_position_embeddings - pad_token_id - 1` tokens or an id is not in the vocabulary.
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Output> {
+        Output::new(self.states(batch, ctx)?, self.pooler.as_ref())
+    }
+
+    /// The last hidden states alone.
+    pub(super) fn states(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
         let count = |row: &Vec<u8>| row.iter().filter(|&&m| m != 0).count();
         let longest = batch.attention_mask().iter().map(count).max().unwrap_or(0);
         if longest > self.max_tokens {
@@ -95,8 +100,7 @@ impl RobertaModel {
         }
         let places = batch.positions_from(self.pad + 1, self.pad)?;
         let xs = self.embeddings.forward(batch, &places, ctx)?;
-        let last_hidden_state = self.encoder.forward(&xs, batch, ctx)?;
-        Output::new(last_hidden_state, self.pooler.as_ref())
+        self.encoder.forward(&xs, batch, ctx)
     }
 }
 
