@@ -137,12 +137,25 @@ impl SentenceEncoder {
 
 #[cfg(feature = "tokenizers")]
 impl SentenceEncoder {
-    /// Sentences that go through the encoder together.
-    const BATCH: usize = 32;
+    /// The most sentences that go through the encoder together.
+    const BATCH: usize = 64;
+
+    /// Tokens, padding included, with which a batch is large enough for full speed.
+    const TOKENS: usize = 256;
 
     /// The tokenizer, cutting at [`max_length`](Self::max_length), where the folder has one.
     pub fn tokenizer(&self) -> Option<&crate::pretrained::Tokenizer> {
         self.texts.tokenizer.as_ref()
+    }
+
+    /// How many of the first rows, the longest first, make a batch: more go in while it is small, or while less than a tenth of a row is
+    /// padding.
+    fn together(lengths: &[usize]) -> usize {
+        let longest = lengths.first().copied().unwrap_or(0);
+        let fits = |(i, &length): &(usize, &usize)| {
+            *i < Self::BATCH && (i * longest < Self::TOKENS || length * 10 >= longest * 9)
+        };
+        lengths.iter().enumerate().take_while(fits).count().max(1)
     }
 
     /// The vectors of texts, `(n, d)`, in their order. Texts of like length go together, so that there is little padding.
@@ -170,7 +183,14 @@ impl SentenceEncoder {
             let rows: Vec<_> = part.iter().map(|&i| rows[i].clone()).collect();
             Ok(self.encode(&tokenizer.batch(&rows, &self.texts.device)?)?)
         };
-        let parts = order.chunks(Self::BATCH).map(embed).collect::<Result<Vec<_>>>()?;
+        let lengths: Vec<usize> = order.iter().map(|&i| rows[i].ids.len()).collect();
+        let mut parts = Vec::new();
+        let mut at = 0;
+        while at < order.len() {
+            let end = at + Self::together(&lengths[at..]);
+            parts.push(embed(&order[at..end])?);
+            at = end;
+        }
         let mut back = vec![0u32; order.len()];
         order.iter().enumerate().for_each(|(at, &i)| back[i] = at as u32);
         let back = Tensor::new(back.as_slice(), &self.texts.device)?;
