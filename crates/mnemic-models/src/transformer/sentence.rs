@@ -152,8 +152,8 @@ impl SentenceEncoder {
     /// padding.
     fn together(lengths: &[usize]) -> usize {
         let longest = lengths.first().copied().unwrap_or(0);
-        let fits = |(i, &length): &(usize, &usize)| {
-            *i < Self::BATCH && (i * longest < Self::TOKENS || length * 10 >= longest * 9)
+        let fits = |&(i, length): &(usize, &usize)| {
+            i < Self::BATCH && (i * longest < Self::TOKENS || length * 10 >= longest * 9)
         };
         lengths.iter().enumerate().take_while(fits).count().max(1)
     }
@@ -179,7 +179,7 @@ impl SentenceEncoder {
         let rows = tokenizer.encode_rows(&texts)?;
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(rows[i].ids.len()));
-        let embed = |part: &[usize]| {
+        let embed = |part: &[usize]| -> Result<Tensor> {
             let rows: Vec<_> = part.iter().map(|&i| rows[i].clone()).collect();
             Ok(self.encode(&tokenizer.batch(&rows, &self.texts.device)?)?)
         };

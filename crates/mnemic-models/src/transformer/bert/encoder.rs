@@ -77,11 +77,11 @@ impl Layer {
             map(d, d, "attention.output.dense")?,
         )?;
         Ok(Self {
-            attention: attention.watched_as("attention", i),
+            attention: attention.for_inference()?.watched_as("attention", i),
             attention_norm: norm("attention.output.LayerNorm")?,
-            intermediate: map(d, f, "intermediate.dense")?,
+            intermediate: map(d, f, "intermediate.dense")?.for_inference()?,
             activation: config.hidden_act.activation(),
-            output: map(f, d, "output.dense")?,
+            output: map(f, d, "output.dense")?.for_inference()?,
             output_norm: norm("output.LayerNorm")?,
             dropouts: [config.hidden_dropout_prob; 2],
         })

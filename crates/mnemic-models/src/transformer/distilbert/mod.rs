@@ -124,11 +124,11 @@ fn layer(config: &Config, i: usize, vb: VarBuilder<'_>) -> Result<Layer> {
         map(d, d, "attention.out_lin")?,
     )?;
     Ok(Layer {
-        attention: attention.watched_as("attention", i),
+        attention: attention.for_inference()?.watched_as("attention", i),
         attention_norm: norm("sa_layer_norm")?,
-        intermediate: map(d, f, "ffn.lin1")?,
+        intermediate: map(d, f, "ffn.lin1")?.for_inference()?,
         activation: config.activation.activation(),
-        output: map(f, d, "ffn.lin2")?,
+        output: map(f, d, "ffn.lin2")?.for_inference()?,
         output_norm: norm("output_layer_norm")?,
         dropouts: [0., config.dropout],
     })

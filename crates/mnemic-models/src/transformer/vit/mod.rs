@@ -203,11 +203,11 @@ impl Layer {
         )?;
         Ok(Self {
             attention_norm: norm("layernorm_before")?,
-            attention: attention.watched_as("attention", i),
+            attention: attention.for_inference()?.watched_as("attention", i),
             norm: norm("layernorm_after")?,
-            intermediate: map(d, f, true, "intermediate.dense")?,
+            intermediate: map(d, f, true, "intermediate.dense")?.for_inference()?,
             activation: config.hidden_act.activation(),
-            output: map(f, d, true, "output.dense")?,
+            output: map(f, d, true, "output.dense")?.for_inference()?,
             dropout: config.hidden_dropout_prob,
         })
     }
