@@ -6,8 +6,8 @@
 
 use candle_core::{DType, Device};
 use mnemic_models::{
-    Context, ModelConfig, ParamStore, Sizes, StoryBatch, StoryModel, from_pretrained,
-    save_pretrained, softmax,
+    AnyStoryModel, Context, ModelConfig, ParamStore, Sizes, StoryBatch, StoryModel,
+    from_pretrained, save_pretrained, softmax,
 };
 
 /// Word ids are places in this list; the null word fills padding.

@@ -125,7 +125,7 @@ impl Config {
         )?;
         for (key, understood) in FIXED {
             if let Some(value) = self.other.get(*key)
-                && value.to_string() != *understood
+                && value.to_string().as_str() != *understood
             {
                 let reason = format!("{key} must be {understood}, got {value}");
                 return Err(Error::config(place, reason));
