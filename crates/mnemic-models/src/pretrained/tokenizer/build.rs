@@ -6,13 +6,57 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
+use super::pieces::charsmap::Charsmap;
 use super::special::named;
 use crate::error::{Error, Result};
 use crate::pretrained::read_text;
 
 /// What `tokenizer.json` says, without its truncation and padding.
 pub(super) fn from_file(path: &Path) -> Result<Tokenizer> {
-    parse(path, read_text(path)?.as_bytes())
+    let text = read_text(path)?;
+    if text.contains(CHARSMAP) {
+        let value = serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
+        check_charsmaps(&value).map_err(|reason| Error::format(path, reason))?;
+    }
+    parse(path, text.as_bytes())
+}
+
+/// SentencePiece's table of replacements, in base 64.
+const CHARSMAP: &str = "precompiled_charsmap";
+
+/// Checks all tables of replacements: the crate would fail on a malformed one only when it meets a certain text, and then by a panic.
+fn check_charsmaps(value: &Value) -> std::result::Result<(), String> {
+    match value {
+        Value::Object(keys) => keys.iter().try_for_each(|(key, value)| match value.as_str() {
+            Some(text) if key == CHARSMAP => Charsmap::parse(&from_base64(text)?)?.check(),
+            _ => check_charsmaps(value),
+        }),
+        Value::Array(values) => values.iter().try_for_each(check_charsmaps),
+        _ => Ok(()),
+    }
+}
+
+fn from_base64(text: &str) -> std::result::Result<Vec<u8>, String> {
+    let digits = text.trim_end_matches('=').bytes();
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0u32, 0);
+    for digit in digits {
+        let six = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return Err(format!("{CHARSMAP}: expected base 64")),
+        };
+        bits = (bits << 6 | u32::from(six)) & 0xffff;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held & 0xff) as u8);
+        }
+    }
+    Ok(bytes)
 }
 
 fn parse(path: &Path, json: &[u8]) -> Result<Tokenizer> {

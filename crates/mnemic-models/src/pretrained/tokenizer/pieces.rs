@@ -5,7 +5,7 @@
 //! `</s>`; what is not in the vocabulary is `<unk>`. A leading `>>code<<` names the language to write and stays whole. The Moses rules
 //! for punctuation, which `transformers` applies where `sacremoses` is installed, are not.
 
-mod charsmap;
+pub(super) mod charsmap;
 mod model;
 
 use std::collections::HashMap;

@@ -256,3 +256,57 @@ fn what_is_missing_or_malformed_is_named() {
     let text = error(&folder(&[("vocab.json", r#"{"a": 0}"#), ("merges.txt", "a b")]));
     assert!(text.contains("tokenizer"), "{text}");
 }
+
+/// The table of replacements of the model in `testdata`, as its file has it.
+fn charsmap() -> Vec<u8> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/pretrained/tokenizer/testdata");
+    let bytes = fs::read(PathBuf::from(dir).join("source.spm")).unwrap();
+    // The last message, of the normaliser: its name, then field 2 with its length.
+    let name = b"user_defined";
+    let at = bytes.windows(name.len()).rposition(|w| w == name).unwrap() + name.len();
+    assert_eq!(bytes[at], 2 << 3 | 2);
+    let length = usize::from(bytes[at + 1] & 0x7f) | usize::from(bytes[at + 2]) << 7;
+    bytes[at + 3..][..length].to_vec()
+}
+
+#[test]
+fn tables_of_replacements_are_checked_before_the_crate_reads_them() {
+    let base64 = |bytes: &[u8]| -> String {
+        const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let group = |chunk: &[u8]| {
+            let at = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+            let bits = at(0) << 16 | at(1) << 8 | at(2);
+            let digit = |i: usize| match i > chunk.len() {
+                true => '=',
+                false => DIGITS[(bits >> (18 - 6 * i) & 63) as usize] as char,
+            };
+            (0..4).map(digit).collect::<String>()
+        };
+        bytes.chunks(3).map(group).collect()
+    };
+    let load = |map: &[u8]| {
+        let text = json!({
+            "version": "1.0",
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Precompiled", "precompiled_charsmap": base64(map)}]},
+            "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["f", -1.0], ["i", -1.0]]},
+        });
+        Tokenizer::from_folder(folder(&[("tokenizer.json", &text.to_string())]).path())
+    };
+    let map = charsmap();
+    let tokenizer = load(&map).unwrap();
+    assert_eq!(tokenizer.encode("ﬁ").unwrap().tokens, ["f", "i"]);
+    let mut refused = 0;
+    for at in (0..map.len()).step_by(5) {
+        let mut other = map.clone();
+        other[at] ^= 0xa5;
+        match load(&other) {
+            Ok(tokenizer) => drop(tokenizer.encode("the ﬁne “cat”…  sat\u{3000}① e\u{301}AB")),
+            Err(error) => {
+                assert!(error.to_string().contains("tokenizer.json"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+}

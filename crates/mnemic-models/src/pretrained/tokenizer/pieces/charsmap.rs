@@ -3,7 +3,7 @@
 
 /// Longest matches are replaced; a replacement may be empty.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Charsmap {
+pub(crate) struct Charsmap {
     units: Vec<u32>,
     /// Each ends with a zero byte.
     replacements: Vec<u8>,
@@ -11,7 +11,7 @@ pub(super) struct Charsmap {
 
 impl Charsmap {
     /// The table of `precompiled_charsmap`: the length of the trie in bytes, the trie, the replacements.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let cut = || "the table of replacements is malformed or cut off".to_string();
         let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(cut)?;
         let length = u32::from_le_bytes(*length) as usize;
@@ -25,6 +25,25 @@ impl Charsmap {
         }
         let units = units.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         Ok(Self { units, replacements: replacements.to_vec() })
+    }
+
+    /// Refuses a table with a node whose children or replacement lie outside: the crate `tokenizers` reads such tables unchecked.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let total = self.units.len();
+        let replacements = std::str::from_utf8(&self.replacements).unwrap_or("");
+        let sound = |(i, &unit): (usize, &u32)| {
+            // Units with this bit are values.
+            if unit >> 31 == 1 {
+                return true;
+            }
+            let Some(&child) = self.units.get(i ^ offset(unit)) else { return false };
+            unit >> 8 & 1 == 0 || replacements.is_char_boundary((child & 0x7fff_ffff) as usize)
+        };
+        // Bytes move within blocks of 256.
+        match total.is_multiple_of(256) && self.units.iter().enumerate().all(sound) {
+            true => Ok(()),
+            false => Err("the table of replacements is malformed".into()),
+        }
     }
 
     /// What stands for the beginning of `text`, and how many of its bytes: the longest match, or its first letter as it is.
