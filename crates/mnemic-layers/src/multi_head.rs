@@ -177,6 +177,29 @@ impl MultiHeadAttention {
         Ok(Self { config, projections, out_proj: out, heads: config.heads() })
     }
 
+    /// The same layer, faster where no gradient goes to its weights: queries, keys and values are one product, and weights are laid out
+    /// as by [`Linear::for_inference`]. For self-attention: where keys are not the queries, the joined map would be cut up at every call.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn for_inference(self) -> Result<Self> {
+        let projections = match self.projections {
+            Projections::Packed(map) => Projections::Packed(map),
+            Projections::Separate { q, k, v } => {
+                let e = self.config.embed_dim;
+                let joined = match (self.config.key_size(), self.config.value_size()) == (e, e) {
+                    true => Linear::joined_for_inference(&[&q, &k, &v])?,
+                    false => None,
+                };
+                match joined {
+                    Some(map) => Projections::Packed(map),
+                    None => Projections::Separate { q, k, v },
+                }
+            }
+        };
+        Ok(Self { projections, out_proj: self.out_proj.for_inference()?, ..self })
+    }
+
     /// Records its weights under this name and layer number (`attention` and 0 otherwise).
     pub fn watched_as(self, name: &'static str, layer: usize) -> Self {
         Self { heads: self.heads.watched_as(name, layer), ..self }

@@ -12,12 +12,15 @@ mod story;
 mod testing;
 mod text;
 pub mod transformer;
+pub mod word_vectors;
 
 pub use any::{AnyStoryModel, ModelConfig};
 pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 pub use mnemic_layers::{Context, ParamStore, Philox, Trace, Watched, log_softmax, scale, softmax};
+#[cfg(feature = "tokenizers")]
+pub use pretrained::{DecodeStream, Encoded, SpecialTokens, Tokenizer};
 pub use pretrained::{
     LoadOptions, Place, Pretrained, PretrainedModel, from_pretrained, from_pretrained_with,
     load_tensors, save_pretrained,

@@ -120,12 +120,17 @@ impl TextBatch {
 
     /// The position of each token among the tokens of its row, from 0, and `pad` at padding: `(b, t)`.
     pub fn positions(&self, pad: u32) -> Result<Tensor> {
+        self.positions_from(0, pad)
+    }
+
+    /// [`Self::positions`], but from `first`.
+    pub fn positions_from(&self, first: u32, pad: u32) -> Result<Tensor> {
         let row = |row: &Vec<u8>| -> Vec<u32> {
-            let mut next = 0;
+            let mut next = first;
             let place = |&m: &u8| match m {
                 0 => pad,
                 _ => {
-                    next += 1;
+                    next = next.saturating_add(1);
                     next - 1
                 }
             };

@@ -28,6 +28,46 @@ fn transposed<T>(data: &[T], cols: usize) -> Mat<'_, T> {
     Mat { data, row: 1, col: cols }
 }
 
+/// `x (…, i)` times a matrix `(i, o)`, with a bias `(o)` where there is one.
+fn product_with_bias<T: Real>(
+    x: View<'_, T>,
+    weight: Mat<'_, T>,
+    bias: Option<&[T]>,
+    (i, o): (usize, usize),
+) -> Array<T> {
+    let mut dims = x.dims.to_vec();
+    dims[x.dims.len() - 1] = o;
+    let n: usize = dims.iter().product();
+    let m = n / o.max(1);
+    let bias = bias.filter(|_| n > 0);
+    let mut y = match bias {
+        Some(bias) => repeat(bias, m),
+        // An empty sum is zero.
+        None if i == 0 => vec![T::ZERO; n],
+        None => buffer(n),
+    };
+    if n > 0 && i > 0 {
+        matmul((m, o, i), &mut y, o, bias.is_some(), rows(x.data, i), weight, parallelism());
+    }
+    (y, dims)
+}
+
+/// A product of `n` numbers in a buffer of its own.
+fn product<T: Real>(
+    n: usize,
+    shape: (usize, usize, usize),
+    lhs: Mat<'_, T>,
+    rhs: Mat<'_, T>,
+) -> Vec<T> {
+    // Where an inner dimension is 0 a product has no terms.
+    if n == 0 || shape.2 == 0 {
+        return vec![T::ZERO; n];
+    }
+    let mut out = buffer(n);
+    matmul(shape, &mut out, shape.1, false, lhs, rhs, parallelism());
+    out
+}
+
 impl FusedOp for LinearOp {
     const NAME: &'static str = "linear";
     type Saved<T: Real> = ();
@@ -35,22 +75,8 @@ impl FusedOp for LinearOp {
     fn forward<T: Real>(&self, inputs: &[View<'_, T>], _: bool) -> Result<(Vec<Array<T>>, ())> {
         let (x, w) = (inputs[0], inputs[1]);
         let (o, i) = (w.dims[0], w.dims[1]);
-        let mut dims = x.dims.to_vec();
-        dims[x.dims.len() - 1] = o;
-        let n: usize = dims.iter().product();
-        let m = n / o.max(1);
-        let bias = inputs.get(2).filter(|_| n > 0);
-        let mut y = match bias {
-            Some(bias) => repeat(bias.data, m),
-            // An empty sum is zero.
-            None if i == 0 => vec![T::ZERO; n],
-            None => buffer(n),
-        };
-        if n > 0 && i > 0 {
-            let (x, w) = (rows(x.data, i), transposed(w.data, i));
-            matmul((m, o, i), &mut y, o, bias.is_some(), x, w, parallelism());
-        }
-        Ok((vec![(y, dims)], ()))
+        let bias = inputs.get(2).map(|bias| bias.data);
+        Ok((vec![product_with_bias(x, transposed(w.data, i), bias, (i, o))], ()))
     }
 
     fn backward<T: Real>(&self, pass: Backward<'_, T, ()>) -> Result<Vec<Option<Vec<T>>>> {
@@ -58,15 +84,6 @@ impl FusedOp for LinearOp {
         let (o, i) = (w.dims[0], w.dims[1]);
         let dy = pass.grads[0].map_or(&[][..], |g| g.data);
         let m = dy.len() / o.max(1);
-        // Where an inner dimension is 0 a product has no terms.
-        let product = |n: usize, shape: (usize, usize, usize), lhs, rhs| {
-            if n == 0 || shape.2 == 0 {
-                return vec![T::ZERO; n];
-            }
-            let mut out = buffer(n);
-            matmul(shape, &mut out, shape.1, false, lhs, rhs, parallelism());
-            out
-        };
         let mut grads = vec![
             pass.wanted[0].then(|| product(x.data.len(), (m, i, o), rows(dy, o), rows(w.data, i))),
             pass.wanted[1].then(|| {
@@ -80,6 +97,35 @@ impl FusedOp for LinearOp {
                 }
             }),
         ];
+        if let Some(&wanted) = pass.wanted.get(2) {
+            grads.push(wanted.then(|| sum_rows(dy, o)));
+        }
+        Ok(grads)
+    }
+}
+
+/// Operands: input (rows, i), the transpose (i, o) of the weight and perhaps bias (o).
+pub(super) struct TurnedOp;
+
+impl FusedOp for TurnedOp {
+    const NAME: &'static str = "linear";
+    type Saved<T: Real> = ();
+
+    fn forward<T: Real>(&self, inputs: &[View<'_, T>], _: bool) -> Result<(Vec<Array<T>>, ())> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let (i, o) = (w.dims[0], w.dims[1]);
+        let bias = inputs.get(2).map(|bias| bias.data);
+        Ok((vec![product_with_bias(x, rows(w.data, o), bias, (i, o))], ()))
+    }
+
+    fn backward<T: Real>(&self, pass: Backward<'_, T, ()>) -> Result<Vec<Option<Vec<T>>>> {
+        let (x, w) = (pass.inputs[0], pass.inputs[1]);
+        let (i, o) = (w.dims[0], w.dims[1]);
+        let dy = pass.grads[0].map_or(&[][..], |g| g.data);
+        let m = dy.len() / o.max(1);
+        let dx = || product(x.data.len(), (m, i, o), rows(dy, o), transposed(w.data, o));
+        let dw = || product(w.data.len(), (i, o, m), transposed(x.data, i), rows(dy, o));
+        let mut grads = vec![pass.wanted[0].then(dx), pass.wanted[1].then(dw)];
         if let Some(&wanted) = pass.wanted.get(2) {
             grads.push(wanted.then(|| sum_rows(dy, o)));
         }

@@ -25,6 +25,18 @@ fn compare(x: &[usize], o: usize) {
         |t| Ok(vec![linear(&t[0], &t[1], None)?]),
         |t| Ok(vec![plain::linear(&t[0], &t[1], None)?]),
     );
+    // The weight as a transposed view.
+    let turned = [all[0].clone(), all[1].t().unwrap().contiguous().unwrap(), all[2].clone()];
+    agree(
+        &turned,
+        |t| Ok(vec![linear(&t[0], &t[1].t()?, Some(&t[2]))?]),
+        |t| Ok(vec![plain::linear(&t[0], &t[1].t()?, Some(&t[2]))?]),
+    );
+    agree(
+        &turned[..2],
+        |t| Ok(vec![linear(&t[0], &t[1].t()?, None)?]),
+        |t| Ok(vec![plain::linear(&t[0], &t[1].t()?, None)?]),
+    );
 }
 
 #[test]

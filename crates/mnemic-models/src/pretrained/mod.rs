@@ -5,6 +5,8 @@ mod shapes;
 mod tensors;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tokenizers")]
+mod tokenizer;
 mod write;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,8 @@ use crate::error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, 
 pub(crate) use model::ARCHITECTURES;
 pub use model::{Place, PretrainedModel};
 pub use tensors::load_tensors;
+#[cfg(feature = "tokenizers")]
+pub use tokenizer::{DecodeStream, Encoded, SpecialTokens, Tokenizer};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -246,12 +250,12 @@ fn check_folder(dir: &Path) -> Result<()> {
     Err(Error::config(place, format!("no such folder{hint}")))
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     let bytes = tensors::read_at_most(path, MAX_TEXT)?;
     String::from_utf8(bytes).map_err(|e| Error::format(path, format!("expected UTF-8: {e}")))
 }
 
-fn read_keys(path: &Path) -> Result<Map<String, Value>> {
+pub(crate) fn read_keys(path: &Path) -> Result<Map<String, Value>> {
     let text = read_text(path)?;
     let UniqueKeys(keys) =
         serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;

@@ -16,7 +16,7 @@ use super::{Shapes, shapes};
 use crate::any::unique_map;
 use crate::error::{Error, Result, shown};
 
-/// All tensors of a safetensors file, by name, with the types that they have there.
+/// All tensors of a safetensors file, by name, with the types that they have there; i8, which candle lacks, becomes f32.
 ///
 /// candle's own reader trusts the file; this one gives an error for anything that is cut off, overlapping, said twice, or
 /// larger than the file.
@@ -79,6 +79,10 @@ impl<'a> TensorFile<'a> {
         let Some(view) = self.views.get(name) else {
             return Err(Error::format(self.path, format!("no tensor `{}`", shown(name))));
         };
+        if view.dtype() == Dtype::I8 {
+            let reason = format!("tensor `{}` has type I8: expected floats", shown(name));
+            return Err(Error::format(self.path, reason));
+        }
         let tensor = self.load(name, view)?;
         shapes::check_float(&format!("tensor `{}`", shown(name)), tensor.dtype())
             .map_err(|e| e.at(self.path))?;
@@ -95,6 +99,11 @@ impl<'a> TensorFile<'a> {
         use Dtype::{BF16, F16, F32, F64, I16, I32, I64, U8, U32};
         match view.dtype() {
             BF16 | F16 | F32 | F64 | I16 | I32 | I64 | U8 | U32 => Ok(view.load(&Device::Cpu)?),
+            Dtype::I8 => {
+                let values: Vec<f32> =
+                    view.data().iter().map(|&byte| f32::from(byte.cast_signed())).collect();
+                Ok(Tensor::from_vec(values, view.shape(), &Device::Cpu)?)
+            }
             other => {
                 let reason =
                     format!("tensor `{}` has type {other:?}, which is not read", shown(name));

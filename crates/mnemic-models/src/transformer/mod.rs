@@ -6,8 +6,12 @@
 
 pub mod bert;
 mod config;
+pub mod distilbert;
 mod names;
+pub mod roberta;
+pub mod sentence;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+pub mod vit;
 
 pub use config::HiddenAct;

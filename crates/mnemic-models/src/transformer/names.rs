@@ -41,3 +41,47 @@ fn modern(name: &str) -> String {
         _ => name.to_string(),
     }
 }
+
+/// Models with a head on a base model: config, prefix and beginnings of the names of all heads, then per model its class, the
+/// beginnings of its own head's names, and parts of names that it has no use for.
+macro_rules! pretrained_heads {
+    ($config:ident, $base:literal, $heads:expr; $($model:ident $class:literal $own:expr, $unused:expr;)+) => {$(
+        impl $crate::pretrained::PretrainedModel for $model {
+            type Config = $config;
+
+            fn read_config(
+                keys: serde_json::Map<String, serde_json::Value>,
+            ) -> $crate::error::Result<$config> {
+                $config::read(keys)
+            }
+
+            fn config_keys(
+                config: &$config,
+            ) -> $crate::error::Result<serde_json::Map<String, serde_json::Value>> {
+                config.keys($class)
+            }
+
+            fn build(
+                config: &$config,
+                vb: candle_nn::VarBuilder<'_>,
+            ) -> $crate::error::Result<Self> {
+                Self::new(config, vb)
+            }
+
+            fn place(_: &$config, name: &str) -> $crate::pretrained::Place {
+                let unused: &[&str] = $unused;
+                if unused.iter().any(|part| name.contains(part)) {
+                    return $crate::pretrained::Place::Nowhere;
+                }
+                let (base, heads, own) = ($base, $heads, $own);
+                $crate::transformer::names::Prefixed { base, heads, own, bare: false }.place(name)
+            }
+
+            fn is_head(name: &str) -> bool {
+                !name.starts_with($base) || name.starts_with(concat!($base, "pooler."))
+            }
+        }
+    )+};
+}
+
+pub(super) use pretrained_heads;

@@ -158,3 +158,14 @@ pub(super) fn check_padding(
         assert_close(&format!("row {row} alone"), &forward(&alone, &ctx), &expected, 1e-5, 1e-5);
     }
 }
+
+/// The folder of all-MiniLM-L6-v2: the one that `MNEMIC_MINILM` names, or that below `MNEMIC_DATA`; else the test says that it is skipped.
+pub(crate) fn minilm(test: &str) -> Option<PathBuf> {
+    let below = || mnemic_testing::shared_data(test, "weights/all-MiniLM-L6-v2");
+    let dir = std::env::var_os("MNEMIC_MINILM").map(PathBuf::from).or_else(below)?;
+    if dir.is_dir() {
+        return Some(dir);
+    }
+    println!("skipped: {test}: there is no all-MiniLM-L6-v2 at {}", dir.display());
+    None
+}

@@ -96,7 +96,11 @@ impl Config {
     /// # Errors
     /// When one makes no sense or is not supported, naming it.
     pub fn validate(&self) -> Result<()> {
-        let place = "bert config";
+        self.validate_as("bert config")
+    }
+
+    /// Checks the values; `place` is what errors call the config.
+    pub(in crate::transformer) fn validate_as(&self, place: &str) -> Result<()> {
         check_sizes(
             place,
             &[
@@ -121,7 +125,7 @@ impl Config {
         )?;
         for (key, understood) in FIXED {
             if let Some(value) = self.other.get(*key)
-                && value.to_string() != *understood
+                && value.to_string().as_str() != *understood
             {
                 let reason = format!("{key} must be {understood}, got {value}");
                 return Err(Error::config(place, reason));
@@ -141,11 +145,11 @@ impl Config {
     }
 
     /// Dropout before a classifier.
-    pub(super) fn head_dropout(&self) -> f64 {
+    pub(in crate::transformer) fn head_dropout(&self) -> f64 {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
-    pub(super) fn norm(&self) -> LayerNormConfig {
+    pub(in crate::transformer) fn norm(&self) -> LayerNormConfig {
         LayerNormConfig { eps: self.layer_norm_eps, ..LayerNormConfig::default() }
     }
 

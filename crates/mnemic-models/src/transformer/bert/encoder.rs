@@ -1,4 +1,4 @@
-//! The stack of layers, which RoBERTa shares.
+//! The stack of post-norm layers, which RoBERTa and DistilBERT share.
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -9,7 +9,7 @@ use mnemic_layers::{
 use super::Config;
 use crate::text::TextBatch;
 
-/// `layer.{i}`.
+/// `layer.{i}`, one after the other.
 #[derive(Debug, Clone)]
 pub(in crate::transformer) struct Encoder {
     layers: Vec<Layer>,
@@ -18,7 +18,12 @@ pub(in crate::transformer) struct Encoder {
 impl Encoder {
     pub(in crate::transformer) fn new(config: &Config, vb: VarBuilder<'_>) -> Result<Self> {
         let layer = |i| Layer::new(config, i, vb.pp("layer").pp(i));
-        Ok(Self { layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
+        Ok(Self::from_layers((0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?))
+    }
+
+    /// Of layers that exist already.
+    pub(in crate::transformer) fn from_layers(layers: Vec<Layer>) -> Self {
+        Self { layers }
     }
 
     /// The last hidden state of `xs (b, t, d)`, of that shape.
@@ -38,15 +43,17 @@ impl Encoder {
     }
 }
 
+/// `x = LN(x + attention(x))`, `x = LN(x + W_o f(W_i x + b_i) + b_o)`.
 #[derive(Debug, Clone)]
-struct Layer {
-    attention: MultiHeadAttention,
-    attention_norm: LayerNorm,
-    intermediate: Linear,
-    activation: Activation,
-    output: Linear,
-    output_norm: LayerNorm,
-    dropout: f64,
+pub(in crate::transformer) struct Layer {
+    pub(in crate::transformer) attention: MultiHeadAttention,
+    pub(in crate::transformer) attention_norm: LayerNorm,
+    pub(in crate::transformer) intermediate: Linear,
+    pub(in crate::transformer) activation: Activation,
+    pub(in crate::transformer) output: Linear,
+    pub(in crate::transformer) output_norm: LayerNorm,
+    /// Dropout on the outputs of attention and of the feed-forward sub-layer.
+    pub(in crate::transformer) dropouts: [f64; 2],
 }
 
 impl Layer {
@@ -70,21 +77,21 @@ impl Layer {
             map(d, d, "attention.output.dense")?,
         )?;
         Ok(Self {
-            attention: attention.watched_as("attention", i),
+            attention: attention.for_inference()?.watched_as("attention", i),
             attention_norm: norm("attention.output.LayerNorm")?,
-            intermediate: map(d, f, "intermediate.dense")?,
+            intermediate: map(d, f, "intermediate.dense")?.for_inference()?,
             activation: config.hidden_act.activation(),
-            output: map(f, d, "output.dense")?,
+            output: map(f, d, "output.dense")?.for_inference()?,
             output_norm: norm("output.LayerNorm")?,
-            dropout: config.hidden_dropout_prob,
+            dropouts: [config.hidden_dropout_prob; 2],
         })
     }
 
     fn forward(&self, xs: &Tensor, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
         let ys = self.attention.forward(xs, xs, xs, &batch.options(), ctx)?;
-        let xs = self.attention_norm.forward(&add(xs, &ctx.dropout(&ys, self.dropout)?)?)?;
+        let xs = self.attention_norm.forward(&add(xs, &ctx.dropout(&ys, self.dropouts[0])?)?)?;
         let inner = self.activation.forward(&self.intermediate.forward(&xs)?)?; // (b, t, f)
-        let ys = ctx.dropout(&self.output.forward(&inner)?, self.dropout)?;
+        let ys = ctx.dropout(&self.output.forward(&inner)?, self.dropouts[1])?;
         self.output_norm.forward(&add(&xs, &ys)?)
     }
 }

@@ -6,9 +6,8 @@ use mnemic_layers::{Activation, Context, LayerNorm, Linear, init, linear};
 
 use super::{BertModel, Config, HEADS};
 use crate::error;
-use crate::pretrained::{Place, PretrainedModel};
 use crate::text::TextBatch;
-use crate::transformer::names::Prefixed;
+use crate::transformer::names::pretrained_heads;
 
 /// The encoder with the head for masked words, as `BertForMaskedLM`: `LN(gelu(W x + b)) · word_embeddingsᵀ + bias`.
 #[derive(Debug, Clone)]
@@ -35,7 +34,7 @@ impl BertForMaskedLm {
             transform: linear(d, d, true, init::normal(std), vb.pp("transform.dense"))?,
             activation: config.hidden_act.activation(),
             norm: LayerNorm::new(d, config.norm(), vb.pp("transform.LayerNorm"))?,
-            decoder: Linear::new(bert.embeddings.words.weight().clone(), Some(bias)),
+            decoder: Linear::new(bert.embeddings.words().clone(), Some(bias)),
             bert,
         })
     }
@@ -45,7 +44,7 @@ impl BertForMaskedLm {
     /// # Errors
     /// As [`BertModel::forward`].
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let xs = self.bert.forward(batch, ctx)?.last_hidden_state;
+        let xs = self.bert.states(batch, ctx)?;
         let xs = self.activation.forward(&self.transform.forward(&xs)?)?;
         self.decoder.forward(&self.norm.forward(&xs)?)
     }
@@ -106,7 +105,7 @@ impl BertForTokenClassification {
     /// # Errors
     /// As [`BertModel::forward`].
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let xs = self.bert.forward(batch, ctx)?.last_hidden_state;
+        let xs = self.bert.states(batch, ctx)?;
         self.classifier.forward(&ctx.dropout(&xs, self.dropout)?)
     }
 }
@@ -116,44 +115,8 @@ fn classifier(config: &Config, vb: VarBuilder<'_>) -> Result<Linear> {
     linear(config.hidden_size, config.num_labels(), true, init, vb.pp("classifier"))
 }
 
-/// A model with a head: the beginnings of its head's names, and names of the encoder that it has no use for.
-macro_rules! pretrained {
-    ($($model:ident $class:literal $own:expr, $unused:expr;)+) => {$(
-        impl PretrainedModel for $model {
-            type Config = Config;
-
-            fn read_config(
-                keys: serde_json::Map<String, serde_json::Value>,
-            ) -> error::Result<Config> {
-                Config::read(keys)
-            }
-
-            fn config_keys(
-                config: &Config,
-            ) -> error::Result<serde_json::Map<String, serde_json::Value>> {
-                config.keys($class)
-            }
-
-            fn build(config: &Config, vb: VarBuilder<'_>) -> error::Result<Self> {
-                Self::new(config, vb)
-            }
-
-            fn place(_: &Config, name: &str) -> Place {
-                let unused: &[&str] = $unused;
-                if unused.iter().any(|part| name.contains(part)) {
-                    return Place::Nowhere;
-                }
-                Prefixed { base: "bert.", heads: HEADS, own: $own, bare: false }.place(name)
-            }
-
-            fn is_head(name: &str) -> bool {
-                !name.starts_with("bert.") || name.starts_with("bert.pooler.")
-            }
-        }
-    )+};
-}
-
-pretrained! {
+pretrained_heads! {
+    Config, "bert.", HEADS;
     BertForMaskedLm "BertForMaskedLM" &["cls.predictions."],
         &["pooler.dense.", "cls.predictions.decoder.", "cls.seq_relationship."];
     BertForSequenceClassification "BertForSequenceClassification" &["classifier."], &[];

@@ -17,7 +17,7 @@ mod heads;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, IndexOp, Module, Result, Tensor, bail};
+use candle_core::{IndexOp, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use mnemic_layers::{Context, Embedding, LayerNorm, Linear, add, init, linear};
 
@@ -27,7 +27,7 @@ use crate::text::TextBatch;
 use crate::transformer::names::Prefixed;
 
 pub use config::Config;
-pub(super) use encoder::Encoder;
+pub(super) use encoder::{Encoder, Layer};
 pub use heads::{BertForMaskedLm, BertForSequenceClassification, BertForTokenClassification};
 
 /// Beginnings of the names of all heads.
@@ -52,6 +52,7 @@ pub struct BertModel {
     embeddings: Embeddings,
     encoder: Encoder,
     pooler: Option<Linear>,
+    max_positions: usize,
 }
 
 /// What [`BertModel`] gives.
@@ -83,6 +84,7 @@ impl BertModel {
             embeddings: Embeddings::new(config, vb.pp("embeddings"))?,
             encoder: Encoder::new(config, vb.pp("encoder"))?,
             pooler,
+            max_positions: config.max_position_embeddings,
         })
     }
 
@@ -91,15 +93,36 @@ impl BertModel {
     /// # Errors
     /// When a row is longer than `max_position_embeddings` or an id is not in the vocabulary.
     pub fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Output> {
-        let xs = self.embeddings.forward(batch, ctx)?;
-        let last_hidden_state = self.encoder.forward(&xs, batch, ctx)?;
-        let first = |xs: &Tensor| xs.i((.., 0))?.contiguous(); // (b, d)
-        let pooler_output = match &self.pooler {
+        Output::new(self.states(batch, ctx)?, self.pooler.as_ref())
+    }
+
+    /// The last hidden states alone.
+    pub(super) fn states(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
+        let (b, t) = batch.dims()?;
+        if t > self.max_positions {
+            bail!("bert: {t} tokens, but there are {} positions", self.max_positions);
+        }
+        let places = Tensor::arange(0, t as u32, batch.input_ids().device())?;
+        let places = places.broadcast_as((b, t))?.contiguous()?;
+        let xs = self.embeddings.forward(batch, &places, ctx)?;
+        self.encoder.forward(&xs, batch, ctx)
+    }
+}
+
+impl Output {
+    /// With `tanh(W x_0 + b)`, where there is a pooler.
+    pub(super) fn new(last_hidden_state: Tensor, pooler: Option<&Linear>) -> Result<Self> {
+        let pooler_output = match pooler {
             Some(map) => Some(map.forward(&first(&last_hidden_state)?)?.tanh()?),
             None => None,
         };
-        Ok(Output { last_hidden_state, pooler_output })
+        Ok(Self { last_hidden_state, pooler_output })
     }
+}
+
+/// The first token of each row of `xs (b, t, d)`, `(b, d)`.
+pub(super) fn first(xs: &Tensor) -> Result<Tensor> {
+    xs.i((.., 0))?.contiguous()
 }
 
 impl PretrainedModel for BertModel {
@@ -128,17 +151,16 @@ impl PretrainedModel for BertModel {
 
 /// Word, position and segment vectors, added and normalised.
 #[derive(Debug, Clone)]
-struct Embeddings {
+pub(super) struct Embeddings {
     words: Embedding,
     positions: Embedding,
     token_types: Embedding,
     norm: LayerNorm,
     dropout: f64,
-    max_positions: usize,
 }
 
 impl Embeddings {
-    fn new(config: &Config, vb: VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn new(config: &Config, vb: VarBuilder<'_>) -> Result<Self> {
         let Config { hidden_size: d, .. } = *config;
         let table = |rows, name| {
             Embedding::new(rows, d, init::normal(config.initializer_range), None, vb.pp(name))
@@ -149,24 +171,28 @@ impl Embeddings {
             token_types: table(config.type_vocab_size, "token_type_embeddings")?,
             norm: LayerNorm::new(d, config.norm(), vb.pp("LayerNorm"))?,
             dropout: config.hidden_dropout_prob,
-            max_positions: config.max_position_embeddings,
         })
     }
 
-    fn forward(&self, batch: &TextBatch, ctx: &Context) -> Result<Tensor> {
-        let (b, t) = batch.dims()?;
-        if t > self.max_positions {
-            bail!("bert: {t} tokens, but there are {} positions", self.max_positions);
-        }
+    /// The table of words, for heads that share it.
+    pub(super) fn words(&self) -> &Tensor {
+        self.words.weight()
+    }
+
+    /// `(b, t, d)` of the tokens at `places (b, t)`.
+    pub(super) fn forward(
+        &self,
+        batch: &TextBatch,
+        places: &Tensor,
+        ctx: &Context,
+    ) -> Result<Tensor> {
         let ids = batch.input_ids();
-        let places =
-            Tensor::arange(0, t as u32, ids.device())?.broadcast_as((b, t))?.contiguous()?;
         let types = match batch.token_type_ids() {
             Some(types) => types.clone(),
-            None => Tensor::zeros((b, t), DType::U32, ids.device())?,
+            None => ids.zeros_like()?,
         };
         let xs = add(&self.words.forward(ids)?, &self.token_types.forward(&types)?)?;
-        let xs = add(&xs, &self.positions.forward(&places)?)?; // (b, t, d)
+        let xs = add(&xs, &self.positions.forward(places)?)?; // (b, t, d)
         ctx.dropout(&self.norm.forward(&xs)?, self.dropout)
     }
 }

@@ -1,4 +1,4 @@
-use candle_core::Device;
+use candle_core::{DType, Device};
 use mnemic_testing::assert_close;
 
 use super::*;
