@@ -116,6 +116,17 @@ impl Fixture {
     }
 }
 
+impl Fixture {
+    /// [`loss`](Self::loss) of decoders: the label of a place belongs to the scores of the place before.
+    pub(super) fn next_loss(&self, logits: &Tensor) -> Tensor {
+        let all = load_tensors(self.dir.join("gradients.safetensors"), &Device::Cpu).unwrap();
+        let (t, v) = (logits.dim(1).unwrap() - 1, logits.dim(2).unwrap());
+        let labels = all["labels"].narrow(1, 1, t).unwrap().flatten_all().unwrap();
+        let logits = logits.narrow(1, 0, t).unwrap().reshape(((), v)).unwrap();
+        cross_entropy(&logits, &labels.to_vec1::<i64>().unwrap(), &CrossEntropy::default()).unwrap()
+    }
+}
+
 /// Saving what was loaded gives the same files of tensors: same names, shapes and numbers.
 pub(super) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
     let loaded: Pretrained<M> = fixture.load();
