@@ -31,6 +31,7 @@ mod real;
 pub mod recurrent;
 mod registers;
 pub mod rng;
+pub mod rotary;
 mod rows;
 pub mod simd;
 pub mod softmax;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod attention;
+mod cache;
 mod context;
 mod embedding;
 mod episodic;
@@ -13,10 +14,12 @@ mod multi_head;
 mod norm;
 mod position;
 mod recurrent;
+mod rotary;
 mod store;
 mod transformer;
 
 pub use attention::dot_attention;
+pub use cache::KvCache;
 pub use context::{Context, Trace, Watched};
 pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
@@ -26,7 +29,7 @@ pub use masks::{gather_steps, last_states, length_mask};
 pub use mnemic_kernels::activation::relu;
 pub use mnemic_kernels::arithmetic::{add, scale};
 pub use mnemic_kernels::attention::{Bias, Mask, Relative, alibi_slopes};
-pub use mnemic_kernels::concat::concat;
+pub use mnemic_kernels::concat::{concat, split};
 pub use mnemic_kernels::content::{Addressed, Content, content_attention};
 pub use mnemic_kernels::entity::{EntityScan, EntityWeights, entity_scan};
 pub use mnemic_kernels::only_fused;
@@ -39,6 +42,7 @@ pub use recurrent::{
     AttentionGru, GateInit, GatedGru, Gru, Lstm, Nonlinearity, Recurrent, RecurrentConfig,
     RecurrentInit, RecurrentLstm, Reset, Rnn,
 };
+pub use rotary::{Rotary, RotaryLayout, RotaryTables};
 pub use store::{LoadMismatch, ParamStore};
 pub use transformer::{
     Activation, SinusoidLayout, TransformerConfig, TransformerDecoder, TransformerDecoderLayer,

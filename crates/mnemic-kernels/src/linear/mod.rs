@@ -2,7 +2,7 @@
 //!
 //! In candle a linear layer is a product with a transposed view and a broadcast sum, whose backward pass adds up
 //! the bias's gradient by a generic strided reduction and copies the transposed weight gradient. Here the bias is laid into the destination and the
-//! product is added to it; the bias's gradient is a vectorised sum over rows, in blocks whose order does not depend on the
+//! product is added to it; for a few rows, as in writing token after token, the weights are read once as they lie. The bias's gradient is a vectorised sum over rows, in blocks whose order does not depend on the
 //! number of threads.
 
 mod cpu;

@@ -52,6 +52,12 @@ fn fused_equals_plain() {
         (&[2, 0, 3], 2),
         // Wide enough for the weight's gradient to be computed transposed.
         (&[1100, 17], 243),
+        // So few rows that the weights are read as they lie.
+        (&[1, 64], 64),
+        (&[1, 67], 1100),
+        (&[2, 1, 1], 5000),
+        (&[8, 130], 65),
+        (&[3, 5000], 2),
     ] {
         compare(x, o);
     }
@@ -127,6 +133,8 @@ fn the_number_of_threads_changes_no_bit() {
     let inputs = operands(&[700, 80], 240).map(|t| t.to_dtype(DType::F32).unwrap());
     same_bits(&inputs, |t| Ok(vec![linear(&t[0], &t[1], Some(&t[2]))?]));
     same_bits(&inputs[..1], |t| Ok(vec![column_sum(&t[0])?]));
+    let inputs = operands(&[3, 300], 700).map(|t| t.to_dtype(DType::F32).unwrap());
+    same_bits(&inputs, |t| Ok(vec![linear(&t[0], &t[1], Some(&t[2]))?]));
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Transformers whose checkpoints `transformers` writes and reads: parameters bear the checkpoints' names.
 //!
 //! When a context is watching, every model records its attention weights, `(b, h, n_q, n_k)`, and its hidden states, `(b, t, d)`:
-//! as `attention` and `hidden_states` in encoders, `decoder_attention`, `cross_attention` and `decoder_hidden_states` in decoders; step
-//! `i` is layer `i`, and hidden states `0` are the embeddings.
+//! as `attention` and `hidden_states` in encoders and in models of one stack, `decoder_attention`, `cross_attention` and
+//! `decoder_hidden_states` in decoders beside an encoder; step `i` is layer `i`, and hidden states `0` are the embeddings.
 
 pub mod bert;
+mod causal;
 mod config;
 pub mod distilbert;
+pub mod gpt2;
+pub mod llama;
 mod names;
 pub mod roberta;
 pub mod sentence;
@@ -14,4 +17,5 @@ pub mod sentence;
 pub(crate) mod testing;
 pub mod vit;
 
+pub use causal::CausalState;
 pub use config::HiddenAct;

@@ -8,10 +8,11 @@ use mnemic_layers::losses::{CrossEntropy, cross_entropy};
 use mnemic_layers::{Context, Trace};
 use mnemic_testing::assert_close;
 
+use crate::autoregressive::Autoregressive;
 use crate::pretrained::{
     Pretrained, PretrainedModel, from_pretrained, load_tensors, save_pretrained,
 };
-use crate::text::TextBatch;
+use crate::text::{Padding, TextBatch};
 
 /// A folder of fixtures: config, weights, and what `transformers` computes.
 pub(super) struct Fixture {
@@ -115,6 +116,17 @@ impl Fixture {
     }
 }
 
+impl Fixture {
+    /// [`loss`](Self::loss) of decoders: the label of a place belongs to the scores of the place before.
+    pub(super) fn next_loss(&self, logits: &Tensor) -> Tensor {
+        let all = load_tensors(self.dir.join("gradients.safetensors"), &Device::Cpu).unwrap();
+        let (t, v) = (logits.dim(1).unwrap() - 1, logits.dim(2).unwrap());
+        let labels = all["labels"].narrow(1, 1, t).unwrap().flatten_all().unwrap();
+        let logits = logits.narrow(1, 0, t).unwrap().reshape(((), v)).unwrap();
+        cross_entropy(&logits, &labels.to_vec1::<i64>().unwrap(), &CrossEntropy::default()).unwrap()
+    }
+}
+
 /// Saving what was loaded gives the same files of tensors: same names, shapes and numbers.
 pub(super) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
     let loaded: Pretrained<M> = fixture.load();
@@ -168,4 +180,58 @@ pub(crate) fn minilm(test: &str) -> Option<PathBuf> {
     }
     println!("skipped: {test}: there is no all-MiniLM-L6-v2 at {}", dir.display());
     None
+}
+
+/// The rows of a batch with their padding on the left.
+pub(super) fn left_padded(batch: &TextBatch) -> TextBatch {
+    let ids = batch.input_ids().to_vec2::<u32>().unwrap();
+    let kept = |(ids, mask): (Vec<u32>, &Vec<u8>)| {
+        ids.into_iter().zip(mask).filter(|(_, m)| **m == 1).map(|(id, _)| id).collect()
+    };
+    let rows: Vec<Vec<u32>> = ids.into_iter().zip(batch.attention_mask()).map(kept).collect();
+    TextBatch::from_rows(&rows, 1, Padding::Left, &Device::Cpu).unwrap()
+}
+
+/// Reading part by part gives the scores of the whole at every place, with rows exchanged and copied on the way. `batch` is padded on
+/// the left; `forward` gives `(b, t, v)`.
+pub(super) fn check_steps<M: Autoregressive>(
+    model: &M,
+    batch: &TextBatch,
+    forward: impl Fn(&TextBatch, &Context) -> Tensor,
+) {
+    let ctx = Context::eval();
+    let (b, t) = batch.dims().unwrap();
+    let whole = forward(batch, &ctx);
+    let mut state = model.start(batch, &ctx).unwrap();
+    let mut rows: Vec<u32> = (0..b as u32).collect();
+    let first = t - 3;
+    for (step, (start, n)) in
+        [(0, first), (first, 1), (first + 1, 1), (first + 2, 1)].into_iter().enumerate()
+    {
+        let index = Tensor::new(rows.as_slice(), &Device::Cpu).unwrap();
+        let part = |xs: &Tensor, start, n| {
+            xs.index_select(&index, 0).unwrap().narrow(1, start, n).unwrap()
+        };
+        let mut fork = state.clone();
+        let logits = model.step(&part(batch.input_ids(), start, n), &mut state, &ctx).unwrap();
+        let expected = part(&whole, start + n - 1, 1).squeeze(1).unwrap();
+        for (i, &row) in rows.iter().enumerate() {
+            if batch.attention_mask()[row as usize][start + n - 1] == 1 {
+                let at = |xs: &Tensor| xs.narrow(0, i, 1).unwrap();
+                assert_close(
+                    &format!("step {step}, row {row}"),
+                    &at(&logits),
+                    &at(&expected),
+                    1e-5,
+                    1e-5,
+                );
+            }
+        }
+        // What a clone reads does not reach the state it came from.
+        let other = Tensor::ones((rows.len(), 1), DType::U32, &Device::Cpu).unwrap();
+        model.step(&other, &mut fork, &ctx).unwrap();
+        let sources: Vec<u32> = (0..rows.len() as u32).rev().chain([0]).collect();
+        model.select(&mut state, &sources).unwrap();
+        rows = sources.iter().map(|&i| rows[i as usize]).collect();
+    }
 }

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use mnemic_data::babi::Example;
 use mnemic_data::{Encoded, Vocabulary};
 use mnemic_models::{
-    AnyStoryModel, Context, ModelConfig, StoryModel, Trace, from_pretrained, softmax,
+    AnyStoryModel, Context, ModelConfig, Pretrained, StoryModel, Trace, from_pretrained, softmax,
 };
 use mnemic_pictures::{Gate, PassTrace, QaTrace};
 
@@ -53,7 +53,7 @@ impl BabiModel {
                 path.display()
             )));
         }
-        let loaded = from_pretrained(&path, DType::F32, &device)?;
+        let loaded: Pretrained = from_pretrained(&path, DType::F32, &device)?;
         let file = path.join("vocab.json");
         let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
         let vocabulary = Vocabulary::from_json(&text)

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use mnemic_data::babi::generate::{Entities, GeneratorConfig, Person, Pronoun, generate};
 use mnemic_data::babi::{Example, Task, examples};
 use mnemic_data::{Encoded, Vocabulary};
-use mnemic_models::{ModelConfig, ParamStore, from_pretrained};
+use mnemic_models::{ModelConfig, ParamStore, Pretrained, from_pretrained};
 use serde::{Deserialize, Serialize};
 
 use super::ask::BabiModel;
@@ -104,7 +104,7 @@ pub fn generalise(
 /// The model with a larger vocabulary.
 fn with_words_of(old: &BabiModel, examples: &[Example], seed: u64) -> Result<BabiModel> {
     let vocabulary = extended(&old.vocabulary, examples)?;
-    let loaded = from_pretrained(&old.path, DType::F32, &old.device)?;
+    let loaded: Pretrained = from_pretrained(&old.path, DType::F32, &old.device)?;
     let (known, all) = (old.vocabulary.len(), vocabulary.len());
     let larger = serde_json::json!({ "vocab_size": all });
     let config = loaded.config.with_overrides(larger.as_object().cloned().unwrap_or_default())?;

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use mnemic_tasks::generation::{EarlyStopping, GenerationConfig, Generator, Hypothesis};
-use mnemic_tasks::models::{Autoregressive, TextBatch};
+use mnemic_tasks::models::transformer::gpt2::Gpt2LmHead;
+use mnemic_tasks::models::transformer::llama::LlamaForCausalLm;
+use mnemic_tasks::models::{
+    Autoregressive, Pretrained, PretrainedModel, TextBatch, from_pretrained,
+};
 use mnemic_testing::shared_data;
 
-use crate::plain;
-
-pub(crate) type Tensors = HashMap<String, Tensor>;
+type Tensors = HashMap<String, Tensor>;
 
 /// What is opened from a model's folder.
 type Open<M> = fn(&Path) -> M;
@@ -26,13 +28,19 @@ macro_rules! searches {
 }
 
 searches! {
-    gpt2_read_anew_at_every_step: "gpt2-lm", plain::gpt2;
-    llama_read_anew_at_every_step: "llama-lm", plain::llama;
+    gpt2: "gpt2-lm", open::<Gpt2LmHead>;
+    llama: "llama-lm", open::<LlamaForCausalLm>;
 }
 
 #[test]
-fn stories_of_a_real_llama_read_anew_at_every_step() {
-    check_stories("fixtures::stories_of_a_real_llama_read_anew_at_every_step", plain::llama);
+fn stories_of_a_real_llama() {
+    check_stories("fixtures::stories_of_a_real_llama", open::<LlamaForCausalLm>);
+}
+
+/// A checkpoint, cut from the graph as for writing.
+fn open<M: PretrainedModel>(folder: &Path) -> M {
+    let loaded: Pretrained<M> = from_pretrained(folder, DType::F32, &Device::Cpu).unwrap();
+    loaded.inference_model(DType::F32, &Device::Cpu).unwrap()
 }
 
 /// The names of the beam searches with their length penalty and stopping rule.
@@ -43,7 +51,7 @@ const BEAMS: [(&str, f64, EarlyStopping); 4] = [
     ("beam4_lp0_never", 0., EarlyStopping::Never),
 ];
 
-pub(crate) fn load(path: &Path) -> Tensors {
+fn load(path: &Path) -> Tensors {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap_or_else(|e| panic!("{path:?}: {e}"))
 }
 

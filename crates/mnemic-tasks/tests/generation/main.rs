@@ -5,6 +5,5 @@
 mod beams;
 mod fixtures;
 mod limits;
-mod plain;
 mod sampling;
 mod toy;
