@@ -4,10 +4,15 @@
 //! as `attention` and `hidden_states` in encoders, `decoder_attention`, `cross_attention` and `decoder_hidden_states` in decoders; step
 //! `i` is layer `i`, and hidden states `0` are the embeddings.
 
+pub mod bart;
 pub mod bert;
 mod config;
+pub mod marian;
 mod names;
+mod seq2seq;
+pub mod t5;
 #[cfg(test)]
 mod testing;
 
 pub use config::HiddenAct;
+pub use seq2seq::DecoderState;

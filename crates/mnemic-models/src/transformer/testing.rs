@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use mnemic_layers::losses::{CrossEntropy, cross_entropy};
 use mnemic_layers::{Context, Trace};
 use mnemic_testing::assert_close;
 
+use crate::autoregressive::Autoregressive;
 use crate::pretrained::{
     Pretrained, PretrainedModel, from_pretrained, load_tensors, save_pretrained,
 };
-use crate::text::TextBatch;
+use crate::text::{Padding, TextBatch};
 
 /// A folder of fixtures: config, weights, and what `transformers` computes.
 pub(super) struct Fixture {
@@ -53,6 +54,13 @@ impl Fixture {
             Some(types) => batch.with_token_types(types.to_dtype(DType::U32).unwrap()).unwrap(),
             None => batch,
         }
+    }
+
+    /// `decoder_input_ids`, none of which is padding.
+    pub(super) fn target(&self) -> TextBatch {
+        let ids = self.ids("decoder_input_ids");
+        let (b, t) = ids.dims2().unwrap();
+        TextBatch::with_mask(ids, vec![vec![1; t]; b]).unwrap()
     }
 
     /// Compares where the mask of the queries is 1: the rest means nothing. `axis` is that of the queries, the batch is the first.
@@ -157,4 +165,92 @@ pub(super) fn check_padding(
         let expected = if places { pick(&whole) } else { whole.narrow(0, row, 1).unwrap() };
         assert_close(&format!("row {row} alone"), &forward(&alone, &ctx), &expected, 1e-5, 1e-5);
     }
+}
+
+/// An encoder-decoder against all that its fixture holds: scores, encoding, what is watched, gradients, padding, and step by step.
+pub(super) fn check_seq2seq<M: PretrainedModel + Autoregressive>(
+    fixture: &Fixture,
+    loaded: &Pretrained<M>,
+    forward: impl Fn(&TextBatch, &TextBatch, &Context) -> Result<Tensor>,
+    encode: impl Fn(&TextBatch, &Context) -> Result<Tensor>,
+) {
+    let (source, target) = (fixture.batch(), fixture.target());
+    let ctx = Context::eval().watching();
+    let logits = forward(&source, &target, &ctx).unwrap();
+    assert_close("logits", &logits, fixture.get("logits"), 0., 1e-5);
+    let (trace, eval) = (ctx.take_trace(), Context::eval());
+    let names = [("attention", "encoder_attentions"), ("hidden_states", "encoder_hidden_states")];
+    fixture.check_trace(&trace, &names, source.attention_mask());
+    let names = [
+        ("decoder_attention", "decoder_attentions"),
+        ("cross_attention", "cross_attentions"),
+        ("decoder_hidden_states", "decoder_hidden_states"),
+    ];
+    fixture.check_trace(&trace, &names, target.attention_mask());
+    let encoded = encode(&source, &eval).unwrap();
+    fixture.close_at_tokens("encoder_last_hidden_state", &encoded, 1, source.attention_mask());
+    fixture.check_gradients(loaded, &fixture.loss(&logits));
+    check_padding(&source, true, |source, ctx| encode(source, ctx).unwrap());
+    check_targets(&source, &target, &logits, &forward);
+    check_steps(&loaded.model, &source, &target, &logits);
+    let frozen = loaded.inference_model(DType::F32, &Device::Cpu).unwrap();
+    check_steps(&frozen, &source, &target, &logits);
+}
+
+/// Each row alone and without padding, on either side of the source, and with padding after the target, gives what it gives in the batch.
+fn check_targets(
+    source: &TextBatch,
+    target: &TextBatch,
+    logits: &Tensor,
+    forward: &impl Fn(&TextBatch, &TextBatch, &Context) -> Result<Tensor>,
+) {
+    let rows = |batch: &TextBatch| batch.input_ids().to_vec2::<u32>().unwrap();
+    for (i, ids) in rows(source).into_iter().enumerate() {
+        let n = source.attention_mask()[i].iter().filter(|&&m| m == 1).count();
+        let alone = TextBatch::from_rows(&[ids[..n].to_vec()], 0, Padding::Right, &Device::Cpu);
+        let t = 1 + i % rows(target)[i].len();
+        let mut mask = vec![0; rows(target)[i].len()];
+        mask[..t].fill(1);
+        let ids = target.select(&[i as u32]).unwrap().input_ids().clone();
+        let cut = TextBatch::with_mask(ids, vec![mask]).unwrap();
+        let found = forward(&alone.unwrap(), &cut, &Context::eval()).unwrap();
+        let expected = logits.narrow(0, i, 1).unwrap().narrow(1, 0, t).unwrap();
+        let found = found.narrow(1, 0, t).unwrap();
+        assert_close(&format!("row {i} alone"), &found, &expected, 1e-5, 1e-5);
+    }
+}
+
+/// Step by step, two tokens first, with rows exchanged and doubled in between, gives what the whole gives.
+fn check_steps<M: Autoregressive>(
+    model: &M,
+    source: &TextBatch,
+    target: &TextBatch,
+    logits: &Tensor,
+) {
+    let ctx = Context::eval();
+    let mut state = model.start(source, &ctx).unwrap();
+    let (b, t) = target.dims().unwrap();
+    let mut rows: Vec<u32> = (0..b as u32).collect();
+    let mut from = 0;
+    while from < t {
+        let n = if from == 0 { 2 } else { 1 };
+        let ids = target.select(&rows).unwrap().input_ids().narrow(1, from, n).unwrap();
+        let found = model.step(&ids, &mut state, &ctx).unwrap();
+        from += n;
+        let index = Tensor::new(rows.as_slice(), &Device::Cpu).unwrap();
+        let expected = logits.index_select(&index, 0).unwrap().narrow(1, from - 1, 1).unwrap();
+        let expected = expected.squeeze(1).unwrap();
+        assert_close(&format!("{from} steps"), &found, &expected, 1e-5, 2e-5);
+        let order: Vec<u32> = match from {
+            3 => vec![2, 0, 1, 1],
+            4 => vec![0, 1, 3, 2],
+            5 => vec![1, 2],
+            _ => (0..rows.len() as u32).collect(),
+        };
+        model.select(&mut state, &order).unwrap();
+        rows = order.iter().map(|&row| rows[row as usize]).collect();
+    }
+    assert!(model.select(&mut state, &[9]).is_err());
+    let ids = Tensor::zeros((rows.len() + 1, 1), DType::U32, &Device::Cpu).unwrap();
+    assert!(model.step(&ids, &mut state, &ctx).is_err());
 }
