@@ -3,7 +3,8 @@
 use candle_core::{D, DType, Device, IndexOp, Module, Result, Tensor, Var};
 use mnemic_kernels::attention::{Attention, attention};
 use mnemic_layers::{
-    AttentionOptions, Bias, Context, KvCache, Linear, Mask, MultiHeadAttention, MultiHeadConfig, length_mask,
+    AttentionOptions, Bias, Context, KvCache, Linear, Mask, MultiHeadAttention, MultiHeadConfig,
+    length_mask,
 };
 use mnemic_testing::{assert_close, waves};
 
@@ -415,8 +416,13 @@ fn bad_input_is_named() {
 
 #[test]
 fn kept_keys_and_values_are_those_of_the_whole() {
-    let separate = MultiHeadConfig { kdim: Some(4), vdim: Some(4), ..SMALL() };
-    for layer in [layer(SMALL()), layer(separate)] {
+    let map = |seed| {
+        let weight = waves(&[4, 4], seed, 0.5, DType::F64);
+        Linear::new(weight, Some(waves(&[4], seed + 1., 0.5, DType::F64)))
+    };
+    let maps = [map(1.), map(2.), map(3.)];
+    let separate = MultiHeadAttention::from_projections(SMALL(), maps, map(4.)).unwrap();
+    for layer in [layer(SMALL()), separate] {
         let (xs, memory) = (inputs(), waves(&[2, 5, 4], 0.7, 1., DType::F64));
         let ctx = Context::eval();
         let options = AttentionOptions::padded(&[5, 2]);

@@ -9,10 +9,11 @@ pub mod bert;
 mod config;
 pub mod marian;
 mod names;
+pub mod opennmt;
 mod seq2seq;
 pub mod t5;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use config::HiddenAct;
 pub use seq2seq::DecoderState;

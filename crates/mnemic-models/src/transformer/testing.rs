@@ -15,34 +15,42 @@ use crate::pretrained::{
 use crate::text::{Padding, TextBatch};
 
 /// A folder of fixtures: config, weights, and what `transformers` computes.
-pub(super) struct Fixture {
-    pub(super) dir: PathBuf,
-    pub(super) tensors: HashMap<String, Tensor>,
+pub(crate) struct Fixture {
+    pub(crate) dir: PathBuf,
+    pub(crate) tensors: HashMap<String, Tensor>,
 }
 
 /// The fixture `name` below `hf`, unless there is no `MNEMIC_DATA`; then the test says that it is skipped.
-pub(super) fn fixture(test: &str, name: &str) -> Option<Fixture> {
+pub(crate) fn fixture(test: &str, name: &str) -> Option<Fixture> {
     let dir = mnemic_testing::shared_data(test, &format!("fixtures/hf/{name}"))?;
     let tensors = load_tensors(dir.join("fixture.safetensors"), &Device::Cpu).unwrap();
     Some(Fixture { dir, tensors })
 }
 
+/// What the trained model `weights` gives, of `fixtures/real/NAME`: as [`fixture`].
+pub(crate) fn real_fixture(test: &str, name: &str, weights: &str) -> Option<Fixture> {
+    let below = format!("fixtures/real/{name}/fixture.safetensors");
+    let file = mnemic_testing::shared_data(test, &below)?;
+    let dir = mnemic_testing::shared_data(test, &format!("weights/{weights}"))?;
+    Some(Fixture { dir, tensors: load_tensors(file, &Device::Cpu).unwrap() })
+}
+
 impl Fixture {
-    pub(super) fn load<M: PretrainedModel>(&self) -> Pretrained<M> {
+    pub(crate) fn load<M: PretrainedModel>(&self) -> Pretrained<M> {
         from_pretrained(&self.dir, DType::F32, &Device::Cpu).unwrap()
     }
 
-    pub(super) fn get(&self, name: &str) -> &Tensor {
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
         self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name}"))
     }
 
     /// Ids or labels as u32.
-    pub(super) fn ids(&self, name: &str) -> Tensor {
+    pub(crate) fn ids(&self, name: &str) -> Tensor {
         self.get(name).to_dtype(DType::U32).unwrap()
     }
 
     /// `input_ids` with `attention_mask` and `token_type_ids`, where there are some.
-    pub(super) fn batch(&self) -> TextBatch {
+    pub(crate) fn batch(&self) -> TextBatch {
         let ids = self.ids("input_ids");
         let (b, t) = ids.dims2().unwrap();
         let mask = match self.tensors.get("attention_mask") {
@@ -57,14 +65,14 @@ impl Fixture {
     }
 
     /// `decoder_input_ids`, none of which is padding.
-    pub(super) fn target(&self) -> TextBatch {
+    pub(crate) fn target(&self) -> TextBatch {
         let ids = self.ids("decoder_input_ids");
         let (b, t) = ids.dims2().unwrap();
         TextBatch::with_mask(ids, vec![vec![1; t]; b]).unwrap()
     }
 
     /// Compares where the mask of the queries is 1: the rest means nothing. `axis` is that of the queries, the batch is the first.
-    pub(super) fn close_at_tokens(&self, name: &str, got: &Tensor, axis: usize, mask: &[Vec<u8>]) {
+    pub(crate) fn close_at_tokens(&self, name: &str, got: &Tensor, axis: usize, mask: &[Vec<u8>]) {
         let expected = self.get(name);
         assert_eq!(got.dims(), expected.dims(), "{name}");
         for (row, mask) in mask.iter().enumerate() {
@@ -77,7 +85,7 @@ impl Fixture {
     }
 
     /// Compares all attention maps and hidden states of a trace: the fixture's names are `attentions.i` and so on.
-    pub(super) fn check_trace(&self, trace: &Trace, names: &[(&str, &str)], mask: &[Vec<u8>]) {
+    pub(crate) fn check_trace(&self, trace: &Trace, names: &[(&str, &str)], mask: &[Vec<u8>]) {
         for &(watched, expected) in names {
             let entries: Vec<_> = trace.iter().filter(|w| w.name == watched).collect();
             let count =
@@ -92,7 +100,7 @@ impl Fixture {
     }
 
     /// Compares the gradient of `loss` for every parameter with `gradients.safetensors`. Every gradient there must be matched.
-    pub(super) fn check_gradients<M: PretrainedModel>(
+    pub(crate) fn check_gradients<M: PretrainedModel>(
         &self,
         loaded: &Pretrained<M>,
         loss: &Tensor,
@@ -115,7 +123,7 @@ impl Fixture {
     }
 
     /// The mean cross-entropy of `logits (…, classes)` with the labels of `gradients.safetensors`, -100 ignored.
-    pub(super) fn loss(&self, logits: &Tensor) -> Tensor {
+    pub(crate) fn loss(&self, logits: &Tensor) -> Tensor {
         let all = load_tensors(self.dir.join("gradients.safetensors"), &Device::Cpu).unwrap();
         let labels = all["labels"].flatten_all().unwrap().to_vec1::<i64>().unwrap();
         let logits = logits.reshape(((), logits.dim(D::Minus1).unwrap())).unwrap();
@@ -124,7 +132,7 @@ impl Fixture {
 }
 
 /// Saving what was loaded gives the same files of tensors: same names, shapes and numbers.
-pub(super) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
+pub(crate) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
     let loaded: Pretrained<M> = fixture.load();
     let dir = tempfile::TempDir::new().unwrap();
     save_pretrained::<M>(dir.path(), &loaded.config, &loaded.store, &[]).unwrap();
@@ -145,7 +153,7 @@ pub(super) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
 }
 
 /// Each row alone, without padding, gives what it gives in the batch. `forward` gives `(b, …)`; with `places`, `(b, t, …)`.
-pub(super) fn check_padding(
+pub(crate) fn check_padding(
     batch: &TextBatch,
     places: bool,
     forward: impl Fn(&TextBatch, &Context) -> Tensor,
@@ -168,7 +176,7 @@ pub(super) fn check_padding(
 }
 
 /// An encoder-decoder against all that its fixture holds: scores, encoding, what is watched, gradients, padding, and step by step.
-pub(super) fn check_seq2seq<M: PretrainedModel + Autoregressive>(
+pub(crate) fn check_seq2seq<M: PretrainedModel + Autoregressive>(
     fixture: &Fixture,
     loaded: &Pretrained<M>,
     forward: impl Fn(&TextBatch, &TextBatch, &Context) -> Result<Tensor>,
@@ -221,7 +229,7 @@ fn check_targets(
 }
 
 /// Step by step, two tokens first, with rows exchanged and doubled in between, gives what the whole gives.
-fn check_steps<M: Autoregressive>(
+pub(crate) fn check_steps<M: Autoregressive>(
     model: &M,
     source: &TextBatch,
     target: &TextBatch,
