@@ -5,7 +5,10 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use mnemic_tasks::generation::{EarlyStopping, GenerationConfig, Generator, Hypothesis};
-use mnemic_tasks::models::{Autoregressive, TextBatch};
+use mnemic_tasks::models::transformer::bart::BartForConditionalGeneration;
+use mnemic_tasks::models::transformer::marian::MarianMtModel;
+use mnemic_tasks::models::transformer::t5::T5ForConditionalGeneration;
+use mnemic_tasks::models::{Autoregressive, PretrainedModel, TextBatch, from_pretrained};
 use mnemic_testing::shared_data;
 
 use crate::plain;
@@ -28,6 +31,10 @@ macro_rules! searches {
 searches! {
     gpt2_read_anew_at_every_step: "gpt2-lm", plain::gpt2;
     llama_read_anew_at_every_step: "llama-lm", plain::llama;
+    bart: "bart-generation", pretrained::<BartForConditionalGeneration>;
+    marian: "marian-mt", pretrained::<MarianMtModel>;
+    t5: "t5", pretrained::<T5ForConditionalGeneration>;
+    t5_gated: "t5-gated", pretrained::<T5ForConditionalGeneration>;
 }
 
 #[test]
@@ -42,6 +49,12 @@ const BEAMS: [(&str, f64, EarlyStopping); 4] = [
     ("beam4_lp2_early", 2., EarlyStopping::Always),
     ("beam4_lp0_never", 0., EarlyStopping::Never),
 ];
+
+/// A model of ours, for inference.
+fn pretrained<M: PretrainedModel>(folder: &Path) -> M {
+    let loaded = from_pretrained::<M>(folder, DType::F32, &Device::Cpu).unwrap();
+    loaded.inference_model(DType::F32, &Device::Cpu).unwrap()
+}
 
 pub(crate) fn load(path: &Path) -> Tensors {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap_or_else(|e| panic!("{path:?}: {e}"))

@@ -6,5 +6,6 @@ mod beams;
 mod fixtures;
 mod limits;
 mod plain;
+mod real;
 mod sampling;
 mod toy;
