@@ -41,11 +41,10 @@ fn pronunciations_as_the_trained_model_has_them() {
         assert_close(word, &logits, fixture.get(&format!("{word}.logits")), 0., 1e-4);
     }
 
-    let column = |f: fn(&(&str, Vec<u32>, Vec<u32>)) -> Vec<u32>| -> Vec<Vec<u32>> {
-        words.iter().take(3).map(f).collect()
-    };
-    let source = rows(&column(|word| word.1.clone()));
-    let target = rows(&column(|word| [2].iter().chain(&word.2).take(7).copied().collect()));
+    let letters: Vec<_> = words.iter().take(3).map(|word| word.1.clone()).collect();
+    let start = |ids: &[u32]| [2].iter().chain(ids).take(7).copied().collect::<Vec<u32>>();
+    let phonemes: Vec<_> = words.iter().take(3).map(|word| start(&word.2)).collect();
+    let (source, target) = (rows(&letters), rows(&phonemes));
     let encode =
         |source: &TextBatch, ctx: &Context| loaded.model.encode(source, ctx).unwrap().output;
     check_padding(&source, true, encode);
