@@ -205,7 +205,7 @@ pub(crate) fn check_seq2seq<M: PretrainedModel + Autoregressive>(
     check_steps(&frozen, &source, &target, &logits);
 }
 
-/// Each row alone and without padding, on either side of the source, and with padding after the target, gives what it gives in the batch.
+/// Each row alone, its source without padding and its target with some, gives what it gives in the batch.
 fn check_targets(
     source: &TextBatch,
     target: &TextBatch,
