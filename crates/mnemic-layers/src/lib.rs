@@ -14,6 +14,7 @@ mod multi_head;
 mod norm;
 mod position;
 mod recurrent;
+mod relative;
 mod rotary;
 mod store;
 mod transformer;
@@ -42,6 +43,7 @@ pub use recurrent::{
     AttentionGru, GateInit, GatedGru, Gru, Lstm, Nonlinearity, Recurrent, RecurrentConfig,
     RecurrentInit, RecurrentLstm, Reset, Rnn,
 };
+pub use relative::{RelativeBuckets, relative_buckets};
 pub use rotary::{Rotary, RotaryLayout, RotaryTables};
 pub use store::{LoadMismatch, ParamStore};
 pub use transformer::{

@@ -8,7 +8,7 @@ use mnemic_kernels::time_steps::unbind;
 
 use crate::heads::split_heads;
 use crate::init::xavier_uniform;
-use crate::{AttentionOptions, Context, Heads, Linear, linear};
+use crate::{AttentionOptions, Context, Heads, KvCache, Linear, linear};
 
 /// The sizes of a [`MultiHeadAttention`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -228,6 +228,63 @@ impl MultiHeadAttention {
         let [q, k, v] = self.project(query, key, value)?; // (b, h, n, d)
         let heads = self.heads.forward(&q, &k, &v, options, ctx)?; // (b, n_q, e)
         self.out_proj.forward(&heads)
+    }
+
+    /// The keys and values of `memory (b, n_k, e)`, `(b, h, n_k, d)` each, for [`MultiHeadAttention::attend`]: computed once where
+    /// many queries attend to the same memory, and kept where a decoder writes step by step.
+    ///
+    /// # Errors
+    /// When keys and values have different widths, or that of `memory` is another.
+    pub fn keys_values(&self, memory: &Tensor) -> Result<(Tensor, Tensor)> {
+        let h = self.config.num_heads;
+        match &self.projections {
+            Projections::Separate { k, v, .. } => {
+                Ok((split_heads(&k.forward(memory)?, h)?, split_heads(&v.forward(memory)?, h)?))
+            }
+            Projections::Packed(packed) => {
+                let [k, v] = split_parts(&self.rows(packed, 1, 2)?.forward(memory)?, h)?;
+                Ok((k, v))
+            }
+        }
+    }
+
+    /// Attention of `query (b, n_q, e)` over keys and values that [`MultiHeadAttention::keys_values`] gave: `(b, n_q, e)`, as
+    /// [`MultiHeadAttention::forward`].
+    ///
+    /// # Errors
+    /// When the shapes or options do not fit, naming them.
+    pub fn attend(
+        &self,
+        query: &Tensor,
+        (k, v): (&Tensor, &Tensor),
+        options: &AttentionOptions<'_>,
+        ctx: &Context,
+    ) -> Result<Tensor> {
+        let h = self.config.num_heads;
+        let q = match &self.projections {
+            Projections::Separate { q, .. } => split_heads(&q.forward(query)?, h)?,
+            Projections::Packed(packed) => {
+                split_heads(&self.rows(packed, 0, 1)?.forward(query)?, h)?
+            }
+        };
+        self.out_proj.forward(&self.heads.forward(&q, k, v, options, ctx)?)
+    }
+
+    /// Self-attention of `xs (b, n_new, e)` over all that `cache` has seen and over itself: `(b, n_new, e)`. Masks and biases of `options`
+    /// are for all the keys.
+    ///
+    /// # Errors
+    /// When the shapes or options do not fit, naming them.
+    pub fn attend_cached(
+        &self,
+        xs: &Tensor,
+        cache: &mut KvCache,
+        options: &AttentionOptions<'_>,
+        ctx: &Context,
+    ) -> Result<Tensor> {
+        self.check(xs, xs, xs)?;
+        let [q, k, v] = self.project(xs, xs, xs)?; // (b, h, n_new, d)
+        self.out_proj.forward(&cache.attend(&self.heads, [&q, &k, &v], options, ctx)?)
     }
 
     fn check(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<()> {

@@ -112,6 +112,23 @@ impl TextBatch {
         self.input_ids.dims2()
     }
 
+    /// The batch whose row `i` is row `rows[i]` of this one.
+    ///
+    /// # Errors
+    /// When there is no such row.
+    pub fn select(&self, rows: &[u32]) -> Result<Self> {
+        let pick = |&row: &u32| self.mask.get(row as usize).cloned();
+        let Some(mask) = rows.iter().map(pick).collect::<Option<Vec<_>>>() else {
+            bail!("text batch: expected rows below {}, got {rows:?}", self.mask.len())
+        };
+        let index = Tensor::new(rows, self.input_ids.device())?;
+        let batch = Self::with_mask(self.input_ids.index_select(&index, 0)?, mask)?;
+        match &self.token_type_ids {
+            Some(types) => batch.with_token_types(types.index_select(&index, 0)?),
+            None => Ok(batch),
+        }
+    }
+
     /// Attention to the tokens of this batch and not to its padding.
     pub fn options(&self) -> AttentionOptions<'_> {
         let mask = Mask { key_lengths: self.lengths.as_deref(), ..Mask::default() };
@@ -156,6 +173,20 @@ mod tests {
         assert_eq!(right.options().mask.key_lengths, Some([3, 1].as_slice()));
         let full = TextBatch::from_rows(&rows[..1], 9, Padding::Left, &Device::Cpu).unwrap();
         assert!(full.options().key_mask.is_none() && full.options().mask.key_lengths.is_none());
+    }
+
+    #[test]
+    fn rows_are_selected_with_their_masks() {
+        let rows = [vec![5, 6, 7], vec![8]];
+        let batch = TextBatch::from_rows(&rows, 9, Padding::Right, &Device::Cpu).unwrap();
+        let types = batch.input_ids().clone();
+        let batch = batch.with_token_types(types).unwrap();
+        let again = batch.select(&[1, 1, 0]).unwrap();
+        assert_eq!(again.attention_mask(), [[1, 0, 0], [1, 0, 0], [1, 1, 1]]);
+        let types = again.token_type_ids().unwrap().to_vec2::<u32>().unwrap();
+        assert_eq!(types, [[8, 9, 9], [8, 9, 9], [5, 6, 7]]);
+        assert_eq!(again.options().mask.key_lengths, Some([1, 1, 3].as_slice()));
+        assert!(batch.select(&[2]).unwrap_err().to_string().contains("rows below 2"));
     }
 
     #[test]

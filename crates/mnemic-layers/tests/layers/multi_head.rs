@@ -3,7 +3,8 @@
 use candle_core::{D, DType, Device, IndexOp, Module, Result, Tensor, Var};
 use mnemic_kernels::attention::{Attention, attention};
 use mnemic_layers::{
-    AttentionOptions, Bias, Context, Linear, Mask, MultiHeadAttention, MultiHeadConfig, length_mask,
+    AttentionOptions, Bias, Context, KvCache, Linear, Mask, MultiHeadAttention, MultiHeadConfig,
+    length_mask,
 };
 use mnemic_testing::{assert_close, waves};
 
@@ -411,4 +412,33 @@ fn bad_input_is_named() {
         AttentionOptions { key_mask: Some(&gaps), bias: Bias::Alibi(&slopes), ..unmasked() };
     assert!(error(run(&[2, 3, 4], &wrong)).contains("gaps"));
     assert!(error(MultiHeadAttention::new(SMALL(), given(&[]))).contains("in_proj"));
+}
+
+#[test]
+fn kept_keys_and_values_are_those_of_the_whole() {
+    let map = |seed| {
+        let weight = waves(&[4, 4], seed, 0.5, DType::F64);
+        Linear::new(weight, Some(waves(&[4], seed + 1., 0.5, DType::F64)))
+    };
+    let maps = [map(1.), map(2.), map(3.)];
+    let separate = MultiHeadAttention::from_projections(SMALL(), maps, map(4.)).unwrap();
+    for layer in [layer(SMALL()), separate] {
+        let (xs, memory) = (inputs(), waves(&[2, 5, 4], 0.7, 1., DType::F64));
+        let ctx = Context::eval();
+        let options = AttentionOptions::padded(&[5, 2]);
+        let expected = layer.forward(&xs, &memory, &memory, &options, &ctx).unwrap();
+        let (k, v) = layer.keys_values(&memory).unwrap();
+        let found = layer.attend(&xs, (&k, &v), &options, &ctx).unwrap();
+        assert_close("attend", &found, &expected, 1e-12, 1e-12);
+
+        let expected = attend(&layer, &xs, &AttentionOptions::causal());
+        let mut cache = KvCache::new();
+        for (start, n) in [(0, 2), (2, 1)] {
+            let new = xs.narrow(1, start, n).unwrap();
+            let options = AttentionOptions::causal();
+            let found = layer.attend_cached(&new, &mut cache, &options, &ctx).unwrap();
+            let expected = expected.narrow(1, start, n).unwrap();
+            assert_close("attend_cached", &found, &expected, 1e-12, 1e-12);
+        }
+    }
 }

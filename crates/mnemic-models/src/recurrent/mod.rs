@@ -1,3 +1,4 @@
 //! Recurrent baselines.
 
+pub mod gru_seq2seq;
 pub mod lstm_reader;

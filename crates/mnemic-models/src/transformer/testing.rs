@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use mnemic_layers::losses::{CrossEntropy, cross_entropy};
 use mnemic_layers::{Context, Trace};
 use mnemic_testing::assert_close;
@@ -15,34 +15,42 @@ use crate::pretrained::{
 use crate::text::{Padding, TextBatch};
 
 /// A folder of fixtures: config, weights, and what `transformers` computes.
-pub(super) struct Fixture {
-    pub(super) dir: PathBuf,
-    pub(super) tensors: HashMap<String, Tensor>,
+pub(crate) struct Fixture {
+    pub(crate) dir: PathBuf,
+    pub(crate) tensors: HashMap<String, Tensor>,
 }
 
 /// The fixture `name` below `hf`, unless there is no `MNEMIC_DATA`; then the test says that it is skipped.
-pub(super) fn fixture(test: &str, name: &str) -> Option<Fixture> {
+pub(crate) fn fixture(test: &str, name: &str) -> Option<Fixture> {
     let dir = mnemic_testing::shared_data(test, &format!("fixtures/hf/{name}"))?;
     let tensors = load_tensors(dir.join("fixture.safetensors"), &Device::Cpu).unwrap();
     Some(Fixture { dir, tensors })
 }
 
+/// What the trained model `weights` gives, of `fixtures/real/NAME`: as [`fixture`].
+pub(crate) fn real_fixture(test: &str, name: &str, weights: &str) -> Option<Fixture> {
+    let below = format!("fixtures/real/{name}/fixture.safetensors");
+    let file = mnemic_testing::shared_data(test, &below)?;
+    let dir = mnemic_testing::shared_data(test, &format!("weights/{weights}"))?;
+    Some(Fixture { dir, tensors: load_tensors(file, &Device::Cpu).unwrap() })
+}
+
 impl Fixture {
-    pub(super) fn load<M: PretrainedModel>(&self) -> Pretrained<M> {
+    pub(crate) fn load<M: PretrainedModel>(&self) -> Pretrained<M> {
         from_pretrained(&self.dir, DType::F32, &Device::Cpu).unwrap()
     }
 
-    pub(super) fn get(&self, name: &str) -> &Tensor {
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
         self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name}"))
     }
 
     /// Ids or labels as u32.
-    pub(super) fn ids(&self, name: &str) -> Tensor {
+    pub(crate) fn ids(&self, name: &str) -> Tensor {
         self.get(name).to_dtype(DType::U32).unwrap()
     }
 
     /// `input_ids` with `attention_mask` and `token_type_ids`, where there are some.
-    pub(super) fn batch(&self) -> TextBatch {
+    pub(crate) fn batch(&self) -> TextBatch {
         let ids = self.ids("input_ids");
         let (b, t) = ids.dims2().unwrap();
         let mask = match self.tensors.get("attention_mask") {
@@ -56,8 +64,15 @@ impl Fixture {
         }
     }
 
+    /// `decoder_input_ids`, none of which is padding.
+    pub(crate) fn target(&self) -> TextBatch {
+        let ids = self.ids("decoder_input_ids");
+        let (b, t) = ids.dims2().unwrap();
+        TextBatch::with_mask(ids, vec![vec![1; t]; b]).unwrap()
+    }
+
     /// Compares where the mask of the queries is 1: the rest means nothing. `axis` is that of the queries, the batch is the first.
-    pub(super) fn close_at_tokens(&self, name: &str, got: &Tensor, axis: usize, mask: &[Vec<u8>]) {
+    pub(crate) fn close_at_tokens(&self, name: &str, got: &Tensor, axis: usize, mask: &[Vec<u8>]) {
         let expected = self.get(name);
         assert_eq!(got.dims(), expected.dims(), "{name}");
         for (row, mask) in mask.iter().enumerate() {
@@ -70,7 +85,7 @@ impl Fixture {
     }
 
     /// Compares all attention maps and hidden states of a trace: the fixture's names are `attentions.i` and so on.
-    pub(super) fn check_trace(&self, trace: &Trace, names: &[(&str, &str)], mask: &[Vec<u8>]) {
+    pub(crate) fn check_trace(&self, trace: &Trace, names: &[(&str, &str)], mask: &[Vec<u8>]) {
         for &(watched, expected) in names {
             let entries: Vec<_> = trace.iter().filter(|w| w.name == watched).collect();
             let count =
@@ -85,7 +100,7 @@ impl Fixture {
     }
 
     /// Compares the gradient of `loss` for every parameter with `gradients.safetensors`. Every gradient there must be matched.
-    pub(super) fn check_gradients<M: PretrainedModel>(
+    pub(crate) fn check_gradients<M: PretrainedModel>(
         &self,
         loaded: &Pretrained<M>,
         loss: &Tensor,
@@ -108,7 +123,7 @@ impl Fixture {
     }
 
     /// The mean cross-entropy of `logits (…, classes)` with the labels of `gradients.safetensors`, -100 ignored.
-    pub(super) fn loss(&self, logits: &Tensor) -> Tensor {
+    pub(crate) fn loss(&self, logits: &Tensor) -> Tensor {
         let all = load_tensors(self.dir.join("gradients.safetensors"), &Device::Cpu).unwrap();
         let labels = all["labels"].flatten_all().unwrap().to_vec1::<i64>().unwrap();
         let logits = logits.reshape(((), logits.dim(D::Minus1).unwrap())).unwrap();
@@ -128,7 +143,7 @@ impl Fixture {
 }
 
 /// Saving what was loaded gives the same files of tensors: same names, shapes and numbers.
-pub(super) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
+pub(crate) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
     let loaded: Pretrained<M> = fixture.load();
     let dir = tempfile::TempDir::new().unwrap();
     save_pretrained::<M>(dir.path(), &loaded.config, &loaded.store, &[]).unwrap();
@@ -149,7 +164,7 @@ pub(super) fn check_round_trip<M: PretrainedModel>(fixture: &Fixture) {
 }
 
 /// Each row alone, without padding, gives what it gives in the batch. `forward` gives `(b, …)`; with `places`, `(b, t, …)`.
-pub(super) fn check_padding(
+pub(crate) fn check_padding(
     batch: &TextBatch,
     places: bool,
     forward: impl Fn(&TextBatch, &Context) -> Tensor,
@@ -234,4 +249,92 @@ pub(super) fn check_steps<M: Autoregressive>(
         model.select(&mut state, &sources).unwrap();
         rows = sources.iter().map(|&i| rows[i as usize]).collect();
     }
+}
+
+/// An encoder-decoder against all that its fixture holds: scores, encoding, what is watched, gradients, padding, and step by step.
+pub(crate) fn check_seq2seq<M: PretrainedModel + Autoregressive>(
+    fixture: &Fixture,
+    loaded: &Pretrained<M>,
+    forward: impl Fn(&TextBatch, &TextBatch, &Context) -> Result<Tensor>,
+    encode: impl Fn(&TextBatch, &Context) -> Result<Tensor>,
+) {
+    let (source, target) = (fixture.batch(), fixture.target());
+    let ctx = Context::eval().watching();
+    let logits = forward(&source, &target, &ctx).unwrap();
+    assert_close("logits", &logits, fixture.get("logits"), 0., 1e-5);
+    let (trace, eval) = (ctx.take_trace(), Context::eval());
+    let names = [("attention", "encoder_attentions"), ("hidden_states", "encoder_hidden_states")];
+    fixture.check_trace(&trace, &names, source.attention_mask());
+    let names = [
+        ("decoder_attention", "decoder_attentions"),
+        ("cross_attention", "cross_attentions"),
+        ("decoder_hidden_states", "decoder_hidden_states"),
+    ];
+    fixture.check_trace(&trace, &names, target.attention_mask());
+    let encoded = encode(&source, &eval).unwrap();
+    fixture.close_at_tokens("encoder_last_hidden_state", &encoded, 1, source.attention_mask());
+    fixture.check_gradients(loaded, &fixture.loss(&logits));
+    check_padding(&source, true, |source, ctx| encode(source, ctx).unwrap());
+    check_targets(&source, &target, &logits, &forward);
+    check_target_steps(&loaded.model, &source, &target, &logits);
+    let frozen = loaded.inference_model(DType::F32, &Device::Cpu).unwrap();
+    check_target_steps(&frozen, &source, &target, &logits);
+}
+
+/// Each row alone, its source without padding and its target with some, gives what it gives in the batch.
+fn check_targets(
+    source: &TextBatch,
+    target: &TextBatch,
+    logits: &Tensor,
+    forward: &impl Fn(&TextBatch, &TextBatch, &Context) -> Result<Tensor>,
+) {
+    let rows = |batch: &TextBatch| batch.input_ids().to_vec2::<u32>().unwrap();
+    for (i, ids) in rows(source).into_iter().enumerate() {
+        let n = source.attention_mask()[i].iter().filter(|&&m| m == 1).count();
+        let alone = TextBatch::from_rows(&[ids[..n].to_vec()], 0, Padding::Right, &Device::Cpu);
+        let t = 1 + i % rows(target)[i].len();
+        let mut mask = vec![0; rows(target)[i].len()];
+        mask[..t].fill(1);
+        let ids = target.select(&[i as u32]).unwrap().input_ids().clone();
+        let cut = TextBatch::with_mask(ids, vec![mask]).unwrap();
+        let found = forward(&alone.unwrap(), &cut, &Context::eval()).unwrap();
+        let expected = logits.narrow(0, i, 1).unwrap().narrow(1, 0, t).unwrap();
+        let found = found.narrow(1, 0, t).unwrap();
+        assert_close(&format!("row {i} alone"), &found, &expected, 1e-5, 1e-5);
+    }
+}
+
+/// Step by step, two tokens first, with rows exchanged and doubled in between, gives what the whole gives.
+pub(crate) fn check_target_steps<M: Autoregressive>(
+    model: &M,
+    source: &TextBatch,
+    target: &TextBatch,
+    logits: &Tensor,
+) {
+    let ctx = Context::eval();
+    let mut state = model.start(source, &ctx).unwrap();
+    let (b, t) = target.dims().unwrap();
+    let mut rows: Vec<u32> = (0..b as u32).collect();
+    let mut from = 0;
+    while from < t {
+        let n = if from == 0 { 2 } else { 1 };
+        let ids = target.select(&rows).unwrap().input_ids().narrow(1, from, n).unwrap();
+        let found = model.step(&ids, &mut state, &ctx).unwrap();
+        from += n;
+        let index = Tensor::new(rows.as_slice(), &Device::Cpu).unwrap();
+        let expected = logits.index_select(&index, 0).unwrap().narrow(1, from - 1, 1).unwrap();
+        let expected = expected.squeeze(1).unwrap();
+        assert_close(&format!("{from} steps"), &found, &expected, 1e-5, 2e-5);
+        let order: Vec<u32> = match from {
+            3 => vec![2, 0, 1, 1],
+            4 => vec![0, 1, 3, 2],
+            5 => vec![1, 2],
+            _ => (0..rows.len() as u32).collect(),
+        };
+        model.select(&mut state, &order).unwrap();
+        rows = order.iter().map(|&row| rows[row as usize]).collect();
+    }
+    assert!(model.select(&mut state, &[9]).is_err());
+    let ids = Tensor::zeros((rows.len() + 1, 1), DType::U32, &Device::Cpu).unwrap();
+    assert!(model.step(&ids, &mut state, &ctx).is_err());
 }

@@ -5,14 +5,17 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use mnemic_tasks::generation::{EarlyStopping, GenerationConfig, Generator, Hypothesis};
+use mnemic_tasks::models::transformer::bart::BartForConditionalGeneration;
 use mnemic_tasks::models::transformer::gpt2::Gpt2LmHead;
 use mnemic_tasks::models::transformer::llama::LlamaForCausalLm;
+use mnemic_tasks::models::transformer::marian::MarianMtModel;
+use mnemic_tasks::models::transformer::t5::T5ForConditionalGeneration;
 use mnemic_tasks::models::{
     Autoregressive, Pretrained, PretrainedModel, TextBatch, from_pretrained,
 };
 use mnemic_testing::shared_data;
 
-type Tensors = HashMap<String, Tensor>;
+pub(crate) type Tensors = HashMap<String, Tensor>;
 
 /// What is opened from a model's folder.
 type Open<M> = fn(&Path) -> M;
@@ -30,6 +33,10 @@ macro_rules! searches {
 searches! {
     gpt2: "gpt2-lm", open::<Gpt2LmHead>;
     llama: "llama-lm", open::<LlamaForCausalLm>;
+    bart: "bart-generation", open::<BartForConditionalGeneration>;
+    marian: "marian-mt", open::<MarianMtModel>;
+    t5: "t5", open::<T5ForConditionalGeneration>;
+    t5_gated: "t5-gated", open::<T5ForConditionalGeneration>;
 }
 
 #[test]
@@ -51,7 +58,7 @@ const BEAMS: [(&str, f64, EarlyStopping); 4] = [
     ("beam4_lp0_never", 0., EarlyStopping::Never),
 ];
 
-fn load(path: &Path) -> Tensors {
+pub(crate) fn load(path: &Path) -> Tensors {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap_or_else(|e| panic!("{path:?}: {e}"))
 }
 

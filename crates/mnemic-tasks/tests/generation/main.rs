@@ -5,5 +5,6 @@
 mod beams;
 mod fixtures;
 mod limits;
+mod real;
 mod sampling;
 mod toy;
