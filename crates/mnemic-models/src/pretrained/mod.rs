@@ -1,5 +1,7 @@
 //! Folders in the manner of Hugging Face: `config.json`, `model.safetensors`, and whatever belongs to them.
 
+mod bytes;
+mod pickle;
 mod shapes;
 mod tensors;
 #[cfg(test)]
@@ -17,6 +19,7 @@ use serde_json::{Map, Value};
 use crate::any::{AnyStoryModel, ModelConfig, UniqueKeys};
 use crate::error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 
+pub use pickle::PickleFile;
 pub use tensors::load_tensors;
 
 const CONFIG: &str = "config.json";
