@@ -17,7 +17,10 @@ pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 pub use mnemic_layers::{Context, ParamStore, Trace, Watched, scale, softmax};
-pub use pretrained::{PickleFile, Pretrained, from_pretrained, load_tensors, save_pretrained};
+pub use pretrained::{
+    PickleFile, Pretrained, SafeFile, Sharded, Weights, from_pretrained, load_tensors,
+    save_pretrained,
+};
 pub use story::{
     HostIds, NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,
 };

@@ -2,10 +2,13 @@
 
 mod bytes;
 mod pickle;
+mod safe_file;
 mod shapes;
+mod sharded;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod write;
 
 use std::collections::BTreeMap;
@@ -20,7 +23,10 @@ use crate::any::{AnyStoryModel, ModelConfig, UniqueKeys};
 use crate::error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 
 pub use pickle::PickleFile;
+pub use safe_file::SafeFile;
+pub use sharded::Sharded;
 pub use tensors::load_tensors;
+pub use weights::Weights;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";

@@ -6,7 +6,7 @@
 
 mod machine;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod values;
 
 use std::collections::BTreeMap;
