@@ -17,6 +17,8 @@ pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 pub use mnemic_layers::{Context, ParamStore, Trace, Watched, scale, softmax};
+#[cfg(feature = "hub")]
+pub use pretrained::{HubId, HubOptions, fetch};
 pub use pretrained::{
     PickleFile, Pretrained, SafeFile, Sharded, Weights, from_pretrained, load_tensors,
     save_pretrained,

@@ -1,6 +1,8 @@
 //! Folders in the manner of Hugging Face: `config.json`, `model.safetensors`, and whatever belongs to them.
 
 mod bytes;
+#[cfg(feature = "hub")]
+mod hub;
 mod pickle;
 mod safe_file;
 mod shapes;
@@ -22,6 +24,8 @@ use serde_json::{Map, Value};
 use crate::any::{AnyStoryModel, ModelConfig, UniqueKeys};
 use crate::error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 
+#[cfg(feature = "hub")]
+pub use hub::{HubId, HubOptions, fetch};
 pub use pickle::PickleFile;
 pub use safe_file::SafeFile;
 pub use sharded::Sharded;
