@@ -24,7 +24,8 @@ pub struct HubOptions {
 impl HubOptions {
     /// The settings of Python's `huggingface_hub`: `HF_ENDPOINT`; the cache is `HF_HUB_CACHE`, or else `hub` in `HF_HOME`, or else
     /// in `huggingface` in `XDG_CACHE_HOME` or `~/.cache`; the token is `HF_TOKEN`, or else what the file `HF_TOKEN_PATH`, or else
-    /// `token` in `HF_HOME`, holds; `HF_HUB_OFFLINE` is `1`, `ON`, `YES` or `TRUE`.
+    /// `token` in `HF_HOME`, holds; `HF_HUB_OFFLINE`, or else `TRANSFORMERS_OFFLINE`, is `1`,
+    /// `ON`, `YES` or `TRUE`.
     ///
     /// # Errors
     /// When none of these variables says where the cache is and there is no home folder.
@@ -54,7 +55,8 @@ impl HubOptions {
             std::fs::read_to_string(path).ok()
         };
         let token = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN")).or_else(file);
-        let offline = get("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
+        let offline = get("HF_HUB_OFFLINE").or_else(|| get("TRANSFORMERS_OFFLINE"));
+        let offline = offline.unwrap_or_default().to_ascii_uppercase();
         let endpoint = get("HF_ENDPOINT").unwrap_or("https://huggingface.co".to_string());
         Ok(Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_string(),
