@@ -2,13 +2,13 @@
 //!
 //! Letters: b batch, `n_q` queries, `n_k` keys, e the model's width, h heads, d = e / h.
 
-use candle_core::{D, DType, Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use mnemic_kernels::attention::{Attention, Bias, Mask, Relative, attention, attention_weights};
 use mnemic_kernels::time_steps::unbind;
 
+use crate::heads::split_heads;
 use crate::init::xavier_uniform;
-use crate::{Context, Linear, linear};
+use crate::{AttentionOptions, Context, Heads, Linear, linear};
 
 /// The sizes of a [`MultiHeadAttention`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +43,10 @@ impl MultiHeadConfig {
         self.vdim.unwrap_or(self.embed_dim)
     }
 
+    fn heads(&self) -> Heads {
+        Heads::new(self.scale, self.dropout)
+    }
+
     fn validate(&self) -> Result<()> {
         let Self { embed_dim, num_heads, dropout, .. } = *self;
         for (name, size) in [
@@ -62,44 +66,6 @@ impl MultiHeadConfig {
             bail!("{OP}: dropout must lie in [0, 1], got {dropout}");
         }
         Ok(())
-    }
-}
-
-/// Which keys a query sees, and what is added to the scores. The default: every key, nothing.
-///
-/// ```
-/// use mnemic_layers::{AttentionOptions, Mask};
-/// let lengths = [3, 5]; // padded rows
-/// let mask = Mask { causal: true, key_lengths: Some(&lengths), window: None };
-/// let options = AttentionOptions { mask, ..AttentionOptions::default() };
-/// # let _ = options;
-/// ```
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AttentionOptions<'a> {
-    /// Causal masking, the lengths of padded rows, a sliding window.
-    pub mask: Mask<'a>,
-    /// u8 `(b, n_k)`: 1 where a key may be attended to, 0 at padding (PyTorch's `key_padding_mask`
-    /// is the opposite). Together with `mask`; a query that sees no key gets a sum of zeros.
-    /// Padding on the right is as cheap as `mask.key_lengths`; other masks are laid out as a bias
-    /// `(b, 1, n_q, n_k)`.
-    pub key_mask: Option<&'a Tensor>,
-    /// What is added to the scaled scores: any tensor `(1 or b, 1 or h, n_q, n_k)`, where -inf
-    /// forbids, or a function of the distance.
-    pub bias: Bias<'a>,
-    /// Relative position vectors.
-    pub relative: Relative<'a>,
-}
-
-impl<'a> AttentionOptions<'a> {
-    /// Query `i` sees keys up to itself.
-    pub fn causal() -> Self {
-        Self { mask: Mask::causal(), ..Self::default() }
-    }
-
-    /// Row `i` has `lengths[i]` keys, the rest is padding.
-    pub fn padded(lengths: &'a [usize]) -> Self {
-        let mask = Mask { key_lengths: Some(lengths), ..Mask::default() };
-        Self { mask, ..Self::default() }
     }
 }
 
@@ -137,7 +103,7 @@ pub struct MultiHeadAttention {
     config: MultiHeadConfig,
     projections: Projections,
     out_proj: Linear,
-    watch: (&'static str, usize),
+    heads: Heads,
 }
 
 /// The maps of queries, keys and values.
@@ -180,7 +146,7 @@ impl MultiHeadAttention {
             }
         };
         let out_proj = linear(e, e, config.bias, xavier_uniform(e, e), vb.pp("out_proj"))?;
-        Ok(Self { config, projections, out_proj, watch: ("attention", 0) })
+        Ok(Self { config, projections, out_proj, heads: config.heads() })
     }
 
     /// A layer of maps that exist already, such as those of a checkpoint with other names: weights
@@ -208,12 +174,12 @@ impl MultiHeadAttention {
             }
         }
         let projections = Projections::Separate { q, k, v };
-        Ok(Self { config, projections, out_proj: out, watch: ("attention", 0) })
+        Ok(Self { config, projections, out_proj: out, heads: config.heads() })
     }
 
     /// Records its weights under this name and layer number (`attention` and 0 otherwise).
     pub fn watched_as(self, name: &'static str, layer: usize) -> Self {
-        Self { watch: (name, layer), ..self }
+        Self { heads: self.heads.watched_as(name, layer), ..self }
     }
 
     /// The sizes.
@@ -236,26 +202,9 @@ impl MultiHeadAttention {
         ctx: &Context,
     ) -> Result<Tensor> {
         self.check(query, key, value)?;
-        let (b, n_q, e) = query.dims3()?;
         let [q, k, v] = self.project(query, key, value)?; // (b, h, n, d)
-        let keys = KeyMask::new(options, &q, key.dim(1)?)?;
-        let mut attended = Attention {
-            scale: self.config.scale,
-            mask: Mask {
-                key_lengths: keys.lengths.as_deref().or(options.mask.key_lengths),
-                ..options.mask
-            },
-            bias: keys.bias.as_ref().map_or(options.bias, Bias::Full),
-            relative: options.relative,
-            dropout: None,
-        };
-        let (name, layer) = self.watch;
-        ctx.watch(name, layer, || attention_weights(&q.detach(), &k.detach(), &attended))?;
-        if self.config.dropout > 0. {
-            attended.dropout = ctx.rng().map(|rng| (self.config.dropout, rng));
-        }
-        let heads = attention(&q, &k, &v, &attended)?.output; // (b, h, n_q, d)
-        self.out_proj.forward(&heads.transpose(1, 2)?.reshape((b, n_q, e))?)
+        let heads = self.heads.forward(&q, &k, &v, options, ctx)?; // (b, n_q, e)
+        self.out_proj.forward(&heads)
     }
 
     fn check(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<()> {
@@ -308,12 +257,6 @@ impl MultiHeadAttention {
     }
 }
 
-/// `(b, n, h d)` to `(b, h, n, d)`, a view.
-fn split_heads(xs: &Tensor, h: usize) -> Result<Tensor> {
-    let (b, n, e) = xs.dims3()?;
-    xs.reshape((b, n, h, e / h))?.transpose(1, 2)
-}
-
 /// `(b, n, N h d)` to N parts `(b, h, n, d)`. Their gradients are laid into one buffer.
 fn split_parts<const N: usize>(xs: &Tensor, h: usize) -> Result<[Tensor; N]> {
     let (b, n, width) = xs.dims3()?;
@@ -321,56 +264,5 @@ fn split_parts<const N: usize>(xs: &Tensor, h: usize) -> Result<[Tensor; N]> {
     match unbind(&xs.permute((0, 2, 3, 1, 4))?)?.try_into() {
         Ok(parts) => Ok(parts), // from (b, N, h, n, d)
         Err(parts) => bail!("{OP}: internal error: {} parts, expected {N}", Vec::len(&parts)),
-    }
-}
-
-/// What `key_mask` becomes: lengths where all padding is on the right, else a bias.
-#[derive(Default)]
-struct KeyMask {
-    lengths: Option<Vec<usize>>,
-    bias: Option<Tensor>,
-}
-
-impl KeyMask {
-    /// The mask for queries `q (b, h, n_q, d)` and `n_k` keys, joined with the other options.
-    fn new(options: &AttentionOptions<'_>, q: &Tensor, n_k: usize) -> Result<Self> {
-        let Some(mask) = options.key_mask else { return Ok(Self::default()) };
-        let (b, _, n_q, _) = q.dims4()?;
-        if mask.dims() != [b, n_k] || mask.dtype() != DType::U8 {
-            let got = (mask.dims(), mask.dtype());
-            bail!("{OP}: expected the key mask ({b}, {n_k}) of U8, got {got:?}");
-        }
-        let rows = mask.to_vec2::<u8>()?;
-        let ends = rows.iter().map(|row| row.iter().take_while(|&&m| m != 0).count());
-        let mut lengths: Vec<usize> = ends.collect();
-        let on_the_right = |(row, &end): (&Vec<u8>, &usize)| row[end..].iter().all(|&m| m == 0);
-        if !rows.iter().zip(&lengths).all(on_the_right) {
-            return Ok(Self { bias: Some(hide(mask, options.bias, q, n_q)?), lengths: None });
-        }
-        if let Some(given) = options.mask.key_lengths {
-            if given.len() != b {
-                bail!("{OP}: {} key lengths for a batch of {b}", given.len());
-            }
-            lengths.iter_mut().zip(given).for_each(|(length, &other)| *length = other.min(*length));
-        }
-        Ok(Self { lengths: Some(lengths), bias: None })
-    }
-}
-
-/// `bias` with -inf where `mask (b, n_k)` is 0.
-fn hide(mask: &Tensor, bias: Bias<'_>, q: &Tensor, n_q: usize) -> Result<Tensor> {
-    let (b, n_k) = mask.dims2()?;
-    let zeros = Tensor::zeros((b, n_k), q.dtype(), q.device())?;
-    let hidden = (&zeros + f64::NEG_INFINITY)?;
-    let hidden = mask.where_cond(&zeros, &hidden)?.reshape((b, 1, 1, n_k))?;
-    match bias {
-        Bias::None => hidden.broadcast_as((b, 1, n_q, n_k))?.contiguous(),
-        Bias::Full(bias) if bias.rank() == 4 && bias.dim(D::Minus1)? == n_k => {
-            bias.broadcast_add(&hidden)
-        }
-        Bias::Full(bias) => {
-            bail!("{OP}: expected a bias (b, h, n_q, {n_k}), got {:?}", bias.dims())
-        }
-        _ => bail!("{OP}: a key mask with gaps goes with no bias or a full one only"),
     }
 }

@@ -65,6 +65,22 @@ impl ParamStore {
         VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
     }
 
+    /// A `VarBuilder` that hands out the parameters cut from the graph, over the same numbers: a model built with it records
+    /// nothing for a backward pass. It makes no parameter.
+    pub fn frozen(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(Frozen(self.clone())), dtype, device.clone())
+    }
+
+    /// Takes `value` as the parameter `name`, in place of one that may be there.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn insert(&self, name: &str, value: &Tensor) -> Result<()> {
+        let var = Var::from_tensor(value)?;
+        self.lock().insert(name.to_string(), var);
+        Ok(())
+    }
+
     /// All parameters, sorted by name.
     pub fn vars(&self) -> Vec<(String, Var)> {
         self.lock().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -183,6 +199,37 @@ impl SimpleBackend for ParamStore {
     }
 }
 
+/// The parameters of a store without their place in the graph.
+struct Frozen(ParamStore);
+
+impl SimpleBackend for Frozen {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let tensor = self.get_unchecked(name, dtype, device)?;
+        if tensor.shape() != &shape {
+            bail!("parameter {name} is {:?}, asked for as {shape:?}", tensor.shape());
+        }
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        match self.0.get(name) {
+            Some(var) => var.as_tensor().detach().to_dtype(dtype)?.to_device(device),
+            None => bail!("parameter {name} does not exist"),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.contains_tensor(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +264,19 @@ mod tests {
         let good = HashMap::from([("a".into(), zeros(&[2, 2])), ("b".into(), zeros(&[2]))]);
         store.load(&good).unwrap().unwrap();
         assert_eq!(store.get("a").unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(), 0.);
+    }
+
+    #[test]
+    fn a_frozen_model_shares_numbers_and_no_graph() {
+        let store = ParamStore::new(0);
+        store.insert("w", &Tensor::new(&[1f32, 2.], &Device::Cpu).unwrap()).unwrap();
+        let frozen = store.frozen(DType::F32, &Device::Cpu);
+        let w = frozen.get(2, "w").unwrap();
+        assert!(!w.is_variable() && !w.track_op());
+        store.get("w").unwrap().set(&Tensor::new(&[3f32, 4.], &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(w.to_vec1::<f32>().unwrap(), [3., 4.]);
+        assert!(frozen.get(3, "w").unwrap_err().to_string().contains("asked for as"));
+        assert!(frozen.get(2, "v").unwrap_err().to_string().contains("does not exist"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let dir = tempfile::tempdir()?;
     let vocabulary = serde_json::to_string(&WORDS)?;
-    save_pretrained(dir.path(), &config, &store, &[("vocab.json", &vocabulary)])?;
+    save_pretrained::<AnyStoryModel>(dir.path(), &config, &store, &[("vocab.json", &vocabulary)])?;
     let loaded = from_pretrained(dir.path(), DType::F32, &Device::Cpu)?;
     let again = loaded.model.forward(&batch, &Context::eval())?.logits;
     let same = again.to_vec2::<f32>()? == logits.to_vec2::<f32>()?;

@@ -11,17 +11,18 @@ mod story;
 #[cfg(test)]
 mod testing;
 mod text;
+pub mod transformer;
 
 pub use any::{AnyStoryModel, ModelConfig};
 pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
-pub use mnemic_layers::{Context, ParamStore, Trace, Watched, scale, softmax};
+pub use mnemic_layers::{Context, ParamStore, Philox, Trace, Watched, log_softmax, scale, softmax};
 #[cfg(feature = "hub")]
 pub use pretrained::{HubId, HubOptions, fetch};
 pub use pretrained::{
-    PickleFile, Pretrained, SafeFile, Sharded, Weights, from_pretrained, load_tensors,
-    save_pretrained,
+    LoadOptions, PickleFile, Place, Pretrained, PretrainedModel, SafeFile, Sharded, Weights,
+    from_pretrained, from_pretrained_with, load_tensors, save_pretrained,
 };
 pub use story::{
     HostIds, NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,

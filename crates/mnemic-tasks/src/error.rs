@@ -23,6 +23,14 @@ pub enum Error {
     /// Something that the caller asked for does not exist or does not fit.
     #[error("{0}")]
     Request(String),
+    /// A text could not be generated: a bad value of the configuration, or scores that nothing can be chosen from.
+    #[error("{place}: {reason}")]
+    Generation {
+        /// The key, or the step and the row.
+        place: String,
+        /// What is wrong and what was expected.
+        reason: String,
+    },
     /// A data set could not be read.
     #[error(transparent)]
     Data(#[from] mnemic_data::Error),
@@ -55,6 +63,10 @@ impl Error {
 
     pub(crate) fn request(message: impl Into<String>) -> Self {
         Self::Request(message.into())
+    }
+
+    pub(crate) fn generation(place: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Generation { place: place.into(), reason: reason.into() }
     }
 
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {

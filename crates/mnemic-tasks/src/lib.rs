@@ -3,6 +3,7 @@
 pub mod babi;
 mod error;
 mod files;
+pub mod generation;
 mod place;
 mod provenance;
 pub mod recipe;

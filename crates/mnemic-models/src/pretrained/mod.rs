@@ -1,8 +1,9 @@
-//! Folders in the manner of Hugging Face: `config.json`, `model.safetensors`, and whatever belongs to them.
+//! Folders in the manner of Hugging Face: `config.json`, the weights, and whatever belongs to them.
 
 mod bytes;
 #[cfg(feature = "hub")]
 mod hub;
+mod model;
 mod pickle;
 mod safe_file;
 mod shapes;
@@ -17,15 +18,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use candle_nn::Init;
 use mnemic_layers::ParamStore;
 use serde_json::{Map, Value};
 
-use crate::any::{AnyStoryModel, ModelConfig, UniqueKeys};
+use crate::any::{AnyStoryModel, MODEL_TYPE, UniqueKeys};
 use crate::error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 
 #[cfg(feature = "hub")]
 pub use hub::{HubId, HubOptions, fetch};
+pub(crate) use model::ARCHITECTURES;
+pub use model::{Place, PretrainedModel};
 pub use pickle::PickleFile;
 pub use safe_file::SafeFile;
 pub use sharded::Sharded;
@@ -36,27 +38,27 @@ const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const CARD: &str = "README.md";
 
-/// Keys of `config.json` beside the config's own.
-const ARCHITECTURES: &str = "architectures";
-const VERSION: &str = "mnemic_version";
-
 /// The largest text file that is read; a vocabulary of a million words fits.
 const MAX_TEXT: u64 = 64 << 20;
 
 /// A model with its parameters, as [`from_pretrained`] reads it from a folder.
 #[derive(Debug, Clone)]
-pub struct Pretrained {
+pub struct Pretrained<M: PretrainedModel = AnyStoryModel> {
     /// What `config.json` says.
-    pub config: ModelConfig,
+    pub config: M::Config,
     /// The model. Its parameters are those of `store`, so training `store` trains it.
-    pub model: AnyStoryModel,
+    pub model: M,
     /// The parameters.
     pub store: ParamStore,
     /// The folder.
     pub path: PathBuf,
+    /// Tensors of the checkpoint that this model has no use for: buffers, copies of tied weights, another model's head.
+    pub left: Vec<String>,
+    /// Parameters of a new head, which the checkpoint does not have ([`LoadOptions::new_head`]).
+    pub new: Vec<String>,
 }
 
-impl Pretrained {
+impl<M: PretrainedModel> Pretrained<M> {
     /// Another text file of the folder, such as `vocab.json`.
     ///
     /// # Errors
@@ -65,51 +67,136 @@ impl Pretrained {
         write::check_name(name)?;
         read_text(&self.path.join(name))
     }
+
+    /// The model over the same numbers, but cut from the graph: it keeps no intermediate results for a backward pass. For
+    /// answering and generating.
+    ///
+    /// # Errors
+    /// When the config is not valid any more.
+    pub fn inference_model(&self, dtype: DType, device: &Device) -> Result<M> {
+        M::build(&self.config, self.store.frozen(dtype, device))
+    }
+
+    /// [`save_pretrained`] of this model.
+    ///
+    /// # Errors
+    /// As [`save_pretrained`].
+    pub fn save(&self, path: impl AsRef<Path>, extra: &[(&str, &str)]) -> Result<()> {
+        save_pretrained::<M>(path, &self.config, &self.store, extra)
+    }
 }
 
-/// Reads a folder that [`save_pretrained`] wrote, with parameters of type `dtype` on `device`.
+/// How a checkpoint is read.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// The type of the parameters.
+    pub dtype: DType,
+    /// Where they lie.
+    pub device: Device,
+    /// Whether a head that the checkpoint does not have is drawn anew, from this seed: to train a classifier from an encoder.
+    pub new_head: Option<u64>,
+}
+
+impl Default for LoadOptions {
+    /// f32 on the CPU, no new head.
+    fn default() -> Self {
+        Self { dtype: DType::F32, device: Device::Cpu, new_head: None }
+    }
+}
+
+/// Reads a folder that [`save_pretrained`] or Hugging Face's `transformers` wrote, with parameters of type `dtype` on `device`.
+///
+/// The weights are `model.safetensors`, `pytorch_model.bin` or either in shards, see [`Weights`]. With the feature `hub` a path that
+/// does not exist is taken for an id of the hub, such as `google-bert/bert-base-uncased` or `gpt2@main`, and fetched into the cache
+/// that the environment names (`HF_HOME` and its like, see `HubOptions::from_env`).
 ///
 /// Strict: config and file must name the same tensors with the same shapes, and every number must be finite. What
-/// `config.json` asks for is compared with what `model.safetensors` holds before memory is taken. Nothing is written.
+/// `config.json` asks for is compared with what the weights hold before memory is taken. Nothing is written.
 ///
 /// ```no_run
 /// use candle_core::{DType, Device};
-/// let loaded = mnemic_models::from_pretrained("runs/task1/model", DType::F32, &Device::Cpu)?;
+/// use mnemic_models::{Pretrained, from_pretrained};
+/// let loaded: Pretrained = from_pretrained("runs/task1/model", DType::F32, &Device::Cpu)?;
 /// println!("{} with {} parameters", loaded.config.architecture(), loaded.store.num_parameters());
 /// # Ok::<(), mnemic_models::Error>(())
 /// ```
 ///
 /// # Errors
-/// When there is no such folder, a file is missing, malformed or cut off, a key is unknown, or tensors are missing, left over,
-/// of another shape or not finite: each is named.
-pub fn from_pretrained(
+/// When there is no such folder, a file is missing, malformed or cut off, a key is missing or makes no sense, or tensors are
+/// missing, left over, of another shape or not finite: each is named.
+pub fn from_pretrained<M: PretrainedModel>(
     path: impl AsRef<Path>,
     dtype: DType,
     device: &Device,
-) -> Result<Pretrained> {
-    let dir = path.as_ref();
-    check_folder(dir)?;
-    shapes::check_float("from_pretrained", dtype)?;
-    let config = read_config(&dir.join(CONFIG))?;
-    let file = dir.join(WEIGHTS);
-    let bytes = tensors::read(&file)?;
-    let tensors = tensors::TensorFile::parse(&file, &bytes)?;
-    let found = tensors.shapes();
-    let expected = shapes::expected(&config, &found).map_err(|e| e.at(dir))?;
-    compare(&file, &expected, &found)?;
+) -> Result<Pretrained<M>> {
+    let options = LoadOptions { dtype, device: device.clone(), ..LoadOptions::default() };
+    from_pretrained_with(path, &options)
+}
 
-    let store = ParamStore::new(0);
-    let vb = store.builder(dtype, device);
-    for (name, shape) in &expected {
-        let value = tensors.finite(name, dtype)?.to_device(device)?;
-        // The model finds its parameters made, so that none is drawn in vain.
-        vb.get_with_hints(shape.as_slice(), name, Init::Const(0.))?;
-        if let Some(var) = store.get(name) {
-            var.set(&value)?;
-        }
+/// [`from_pretrained`] with options.
+///
+/// # Errors
+/// As [`from_pretrained`].
+pub fn from_pretrained_with<M: PretrainedModel>(
+    path: impl AsRef<Path>,
+    options: &LoadOptions,
+) -> Result<Pretrained<M>> {
+    shapes::check_float("from_pretrained", options.dtype)?;
+    let dir = &locate(path.as_ref())?;
+    let file = dir.join(CONFIG);
+    let mut config = M::read_config(read_keys(&file)?).map_err(|e| e.at(&file))?;
+    let weights = Weights::open(dir)?;
+    let found = Placed::new::<M>(&config, weights.path(), &weights.shapes())?;
+    M::adapt(&mut config, &found.shapes);
+    let mut expected = shapes::expected::<M>(&config, &found.shapes).map_err(|e| e.at(dir))?;
+    let is_new = |name: &String| {
+        options.new_head.is_some() && M::is_head(name) && !found.shapes.contains_key(name)
+    };
+    let new: Vec<String> = expected.keys().filter(|name| is_new(name)).cloned().collect();
+    expected.retain(|name, _| !new.contains(name));
+    compare(weights.path(), &expected, &found.shapes)?;
+
+    let store = ParamStore::new(options.new_head.unwrap_or(0));
+    for name in expected.into_keys() {
+        let Some((source, transposed)) = found.sources.get(&name) else { continue };
+        let value = tensors::finite(&weights, source, options.dtype)?;
+        let value = if *transposed { value.t()?.contiguous()? } else { value };
+        store.insert(&name, &value.to_device(&options.device)?)?;
     }
-    let model = config.build(vb)?;
-    Ok(Pretrained { config, model, store, path: dir.to_path_buf() })
+    let model = M::build(&config, store.builder(options.dtype, &options.device))?;
+    Ok(Pretrained { config, model, store, path: dir.clone(), left: found.left, new })
+}
+
+/// The tensors of a checkpoint under the names of the model's parameters.
+#[derive(Default)]
+struct Placed {
+    shapes: Shapes,
+    /// The name in the checkpoint, and whether rows and columns are exchanged.
+    sources: BTreeMap<String, (String, bool)>,
+    left: Vec<String>,
+}
+
+impl Placed {
+    fn new<M: PretrainedModel>(config: &M::Config, file: &Path, found: &Shapes) -> Result<Self> {
+        let mut placed = Self::default();
+        for (source, shape) in found {
+            let Some((name, transposed)) = M::place(config, source).target() else {
+                placed.left.push(source.clone());
+                continue;
+            };
+            let mut shape = shape.clone();
+            if transposed {
+                shape.reverse();
+            }
+            if let Some((other, _)) = placed.sources.get(&name) {
+                let reason = format!("tensors `{other}` and `{source}` are both {name}");
+                return Err(Error::format(file, reason));
+            }
+            placed.shapes.insert(name.clone(), shape);
+            placed.sources.insert(name, (source.clone(), transposed));
+        }
+        Ok(placed)
+    }
 }
 
 /// Writes `config.json`, `model.safetensors`, the `extra` files (name and content), and, where there is none, a `README.md` into the
@@ -121,23 +208,25 @@ pub fn from_pretrained(
 /// # Errors
 /// When config and store do not belong together, a number is not finite, an extra file's name is not a plain file name, or a
 /// file cannot be written. In the first three cases nothing was written.
-pub fn save_pretrained(
+pub fn save_pretrained<M: PretrainedModel>(
     path: impl AsRef<Path>,
-    config: &ModelConfig,
+    config: &M::Config,
     store: &ParamStore,
     extra: &[(&str, &str)],
 ) -> Result<()> {
     let dir = path.as_ref();
-    config.validate()?;
+    let keys = M::config_keys(config)?;
     write::check_names(extra)?;
     let vars = store.vars();
     let found = vars.iter().map(|(name, var)| (name.clone(), var.dims().to_vec())).collect();
-    let expected = shapes::expected(config, &found)?;
+    let expected = shapes::expected::<M>(config, &found)?;
     let file = dir.join(WEIGHTS);
     compare(&file, &expected, &found)?;
-    let weights = tensors::serialize(&file, &vars)?;
-    let text = config_text(config)?;
-    let card = card(config, store);
+    let weights = tensors::serialize::<M>(&file, config, &vars)?;
+    let text = serde_json::to_string_pretty(&keys)
+        .map_err(|e| Error::config(CONFIG, e.to_string()))?
+        + "\n";
+    let card = card(&keys, store);
 
     let mut files: Vec<(&str, &[u8])> = extra.iter().map(|(n, c)| (*n, c.as_bytes())).collect();
     if !files.iter().any(|(name, _)| *name == CARD) && !dir.join(CARD).exists() {
@@ -146,6 +235,35 @@ pub fn save_pretrained(
     files.push((CONFIG, text.as_bytes()));
     files.push((WEIGHTS, &weights));
     write::write_all(dir, &files)
+}
+
+/// The folder of this path, or that of the hub's repository of this id, fetched if need be.
+fn locate(path: &Path) -> Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    if let Some(fetched) = on_hub(path, HubOptions::from_env) {
+        return fetched;
+    }
+    check_folder(path)?;
+    Ok(path.to_path_buf())
+}
+
+/// What the hub gives for a path that does not exist and is an id.
+#[cfg(feature = "hub")]
+fn on_hub(path: &Path, options: impl Fn() -> Result<HubOptions>) -> Option<Result<PathBuf>> {
+    let id = path.to_str().filter(|_| !path.exists()).and_then(|text| HubId::parse(text).ok())?;
+    Some(options().and_then(|options| fetch(&id, &options)).map_err(no_folder))
+}
+
+/// Who mistypes the path of a folder should not be told of the hub alone.
+#[cfg(feature = "hub")]
+fn no_folder(error: Error) -> Error {
+    match error {
+        Error::Config { place, reason } => {
+            let reason = format!("no such folder, and of the hub's model of this id: {reason}");
+            Error::Config { place, reason }
+        }
+        other => other,
+    }
 }
 
 /// A path that is not a folder, explained.
@@ -164,7 +282,7 @@ fn check_folder(dir: &Path) -> Result<()> {
             && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     let hub = place.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name));
-    let hint = match hub {
+    let hint = match hub && cfg!(not(feature = "hub")) {
         true => "; to load a Hugging Face hub id takes the feature `hub`, which this build lacks",
         false => "",
     };
@@ -176,37 +294,18 @@ fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| Error::format(path, format!("expected UTF-8: {e}")))
 }
 
-fn read_config(path: &Path) -> Result<ModelConfig> {
+fn read_keys(path: &Path) -> Result<Map<String, Value>> {
     let text = read_text(path)?;
-    let UniqueKeys(mut keys) =
+    let UniqueKeys(keys) =
         serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
-    let names = keys.remove(ARCHITECTURES);
-    if let Some(version) = keys.remove(VERSION)
-        && !version.is_string()
-    {
-        return Err(Error::config(VERSION, "expected a string").at(path));
-    }
-    let config = ModelConfig::from_keys(keys).map_err(|e| e.at(path))?;
-    let expected = Value::from(vec![config.type_name()]);
-    if names.is_some_and(|names| names != expected) {
-        let reason = format!("expected {expected} for {}", config.architecture());
-        return Err(Error::config(ARCHITECTURES, reason).at(path));
-    }
-    Ok(config)
-}
-
-fn config_text(config: &ModelConfig) -> Result<String> {
-    let mut keys: Map<String, Value> = config.all_keys()?;
-    keys.insert(ARCHITECTURES.into(), vec![config.type_name()].into());
-    keys.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
-    let text = serde_json::to_string_pretty(&keys)
-        .map_err(|e| Error::config(config.architecture(), e.to_string()))?;
-    Ok(text + "\n")
+    Ok(keys)
 }
 
 /// A model card that says no more than the folder does.
-fn card(config: &ModelConfig, store: &ParamStore) -> String {
-    let (name, model) = (config.architecture(), config.type_name());
+fn card(keys: &Map<String, Value>, store: &ParamStore) -> String {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("model").to_string();
+    let name = text(keys.get(MODEL_TYPE));
+    let model = text(keys.get(ARCHITECTURES).and_then(|names| names.get(0)));
     format!(
         "---\nlibrary_name: mnemic\ntags: [{name}]\n---\n\n# {name}\n\nA `{model}` of {} parameters, \
          written by mnemic {}. Load it with `mnemic_models::from_pretrained`.\n",

@@ -8,6 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::any::ModelConfig;
 use crate::config::Sizes;
 use crate::story::StoryModel;
 use crate::testing::{VOCAB, stories};
@@ -39,7 +40,8 @@ fn saved() -> (TempDir, ModelConfig, ParamStore) {
     let dir = TempDir::new().unwrap();
     let config = small("lstm", "lstm");
     let store = build(&config, DType::F32).1;
-    save_pretrained(dir.path(), &config, &store, &[("vocab.json", "[\"a\"]")]).unwrap();
+    save_pretrained::<AnyStoryModel>(dir.path(), &config, &store, &[("vocab.json", "[\"a\"]")])
+        .unwrap();
     (dir, config, store)
 }
 
@@ -87,7 +89,7 @@ fn round_trips_are_bit_identical_for_every_preset() {
         for dtype in [DType::F32, DType::F64] {
             let dir = TempDir::new().unwrap();
             let (model, store) = build(&config, dtype);
-            save_pretrained(dir.path(), &config, &store, &[]).unwrap();
+            save_pretrained::<AnyStoryModel>(dir.path(), &config, &store, &[]).unwrap();
             let loaded = from_pretrained(dir.path(), dtype, &Device::Cpu).unwrap();
             assert_eq!(loaded.config, config);
             assert_eq!(bits(&loaded.store), bits(&store));
@@ -99,7 +101,8 @@ fn round_trips_are_bit_identical_for_every_preset() {
             assert_eq!(logits(&loaded.model), logits(&model), "{config:?}");
 
             let again = TempDir::new().unwrap();
-            save_pretrained(again.path(), &loaded.config, &loaded.store, &[]).unwrap();
+            save_pretrained::<AnyStoryModel>(again.path(), &loaded.config, &loaded.store, &[])
+                .unwrap();
             assert_eq!(contents(again.path()), contents(dir.path()));
         }
     }
@@ -141,10 +144,54 @@ fn the_folder_is_what_hugging_face_users_expect() {
 }
 
 #[test]
+fn pickles_and_shards_give_the_same_model() {
+    let (dir, _, store) = saved();
+    let whole = fs::read(dir.path().join(WEIGHTS)).unwrap();
+    fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
+    let tensors: Vec<_> = store.vars().into_iter().collect();
+    let pickled = |tensors: &[(String, candle_core::Var)]| {
+        let values = |v: &candle_core::Var| v.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let all: Vec<_> =
+            tensors.iter().map(|(n, v)| (n.as_str(), v.dims().to_vec(), values(v))).collect();
+        pickle::tests::many(&all)
+    };
+    let put = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    put("pytorch_model.bin", &pickled(&tensors));
+    assert_eq!(bits(&load(dir.path()).unwrap().store), bits(&store));
+    fs::remove_file(dir.path().join("pytorch_model.bin")).unwrap();
+
+    let (one, two) = tensors.split_at(3);
+    put("1.bin", &pickled(one));
+    put("2.bin", &pickled(two));
+    let of = |tensors: &[(String, candle_core::Var)], file: &str| {
+        tensors.iter().map(|(n, _)| (n.clone(), json!(file))).collect::<Map<_, _>>()
+    };
+    let mut map = of(one, "1.bin");
+    map.extend(of(two, "2.bin"));
+    put("pytorch_model.bin.index.json", json!({ "weight_map": map }).to_string().as_bytes());
+    assert_eq!(bits(&load(dir.path()).unwrap().store), bits(&store));
+    map.remove("answer.bias");
+    put("pytorch_model.bin.index.json", json!({ "weight_map": map }).to_string().as_bytes());
+    let error = message(dir.path());
+    assert!(error.contains("index.json: weights do not fit the config: 1 missing"), "{error}");
+    // A number that is not finite is told with the file that holds it.
+    let bad = store.get("answer.weight").unwrap();
+    bad.set(&(bad.as_tensor() / 0.).unwrap()).unwrap();
+    put("1.bin", &pickled(&store.vars().into_iter().take(3).collect::<Vec<_>>()));
+    map.insert("answer.bias".into(), "1.bin".into());
+    put("pytorch_model.bin.index.json", json!({ "weight_map": map }).to_string().as_bytes());
+    let error = message(dir.path());
+    assert!(error.contains("1.bin: tensor `answer.weight` holds"), "{error}");
+    put(WEIGHTS, &whole);
+    load(dir.path()).unwrap();
+}
+
+#[test]
 fn tied_weights_are_stored_once() {
     let dir = TempDir::new().unwrap();
     let config = small("memn2n", "pe_ls_rn");
-    save_pretrained(dir.path(), &config, &build(&config, DType::F32).1, &[]).unwrap();
+    save_pretrained::<AnyStoryModel>(dir.path(), &config, &build(&config, DType::F32).1, &[])
+        .unwrap();
     let tensors = load_tensors(dir.path().join(WEIGHTS), &Device::Cpu).unwrap();
     // 3 hops: A^1, C^1 = A^2, C^2 = A^3, C^3, with their time vectors; B = A^1 and W = C^3.
     assert_eq!(tensors.len(), 8);
@@ -154,11 +201,13 @@ fn tied_weights_are_stored_once() {
 #[test]
 fn types_are_converted() {
     let (dir, _, store) = saved();
-    let wide = from_pretrained(dir.path(), DType::F64, &Device::Cpu).unwrap();
+    let wide: Pretrained = from_pretrained(dir.path(), DType::F64, &Device::Cpu).unwrap();
     assert_eq!(bits(&wide.store), bits(&store));
-    let half = from_pretrained(dir.path(), DType::BF16, &Device::Cpu).unwrap();
+    let half: Pretrained = from_pretrained(dir.path(), DType::BF16, &Device::Cpu).unwrap();
     assert_eq!(half.store.get("answer.weight").unwrap().dtype(), DType::BF16);
-    let error = from_pretrained(dir.path(), DType::U8, &Device::Cpu).unwrap_err().to_string();
+    let error = from_pretrained::<AnyStoryModel>(dir.path(), DType::U8, &Device::Cpu)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("expected type F32, F64, F16 or BF16, got U8"), "{error}");
 }
 
@@ -167,12 +216,12 @@ fn saving_keeps_other_files_and_a_card_that_is_there() {
     let (dir, config, store) = saved();
     fs::write(dir.path().join("notes.txt"), "mine").unwrap();
     fs::write(dir.path().join(CARD), "my card").unwrap();
-    save_pretrained(dir.path(), &config, &store, &[("vocab.json", "[]")]).unwrap();
+    save_pretrained::<AnyStoryModel>(dir.path(), &config, &store, &[("vocab.json", "[]")]).unwrap();
     let files = contents(dir.path());
     assert_eq!(files.len(), 5);
     assert_eq!((&files["notes.txt"][..], &files[CARD][..]), (&b"mine"[..], &b"my card"[..]));
     assert_eq!(files["vocab.json"], b"[]");
-    save_pretrained(dir.path(), &config, &store, &[(CARD, "new card")]).unwrap();
+    save_pretrained::<AnyStoryModel>(dir.path(), &config, &store, &[(CARD, "new card")]).unwrap();
     assert_eq!(contents(dir.path())[CARD], b"new card");
 }
 
@@ -192,7 +241,9 @@ fn a_save_that_fails_leaves_everything_as_it_was() {
     fs::create_dir(dir.path().join("in_the_way")).unwrap();
     let before = contents(dir.path());
     let fail = |config: &ModelConfig, store: &ParamStore, extra: &[(&str, &str)]| {
-        let error = save_pretrained(dir.path(), config, store, extra).unwrap_err().to_string();
+        let error = save_pretrained::<AnyStoryModel>(dir.path(), config, store, extra)
+            .unwrap_err()
+            .to_string();
         assert_eq!(contents(dir.path()), before);
         error
     };
@@ -217,7 +268,10 @@ fn a_file_in_place_of_the_folder_is_an_error() {
     let (dir, config, store) = saved();
     let file = dir.path().join("vocab.json");
     assert!(
-        save_pretrained(&file, &config, &store, &[]).unwrap_err().to_string().contains("vocab")
+        save_pretrained::<AnyStoryModel>(&file, &config, &store, &[])
+            .unwrap_err()
+            .to_string()
+            .contains("vocab")
     );
     assert_eq!(fs::read(&file).unwrap(), b"[\"a\"]");
     assert!(message(&file).contains("expected a folder with config.json and model.safetensors"));
@@ -227,8 +281,11 @@ fn a_file_in_place_of_the_folder_is_an_error() {
 fn missing_folders_and_files_are_named() {
     let (dir, ..) = saved();
     assert!(message(&dir.path().join("nowhere")).ends_with("nowhere: no such folder"));
-    let hub = message(Path::new("some-owner/some-model"));
-    assert!(hub.contains("no such folder") && hub.contains("feature `hub`"), "{hub}");
+    #[cfg(not(feature = "hub"))]
+    {
+        let hub = message(Path::new("some-owner/some-model"));
+        assert!(hub.contains("no such folder") && hub.contains("feature `hub`"), "{hub}");
+    }
     for name in [WEIGHTS, CONFIG] {
         fs::remove_file(dir.path().join(name)).unwrap();
         assert!(message(dir.path()).contains(name));
@@ -293,7 +350,8 @@ fn hostile_sizes_are_refused_before_memory_is_taken() {
     assert!(set("num_layers", 1 << 40).contains("num_layers must be at most 1024"));
     for config in all() {
         let dir = TempDir::new().unwrap();
-        save_pretrained(dir.path(), &config, &build(&config, DType::F32).1, &[]).unwrap();
+        save_pretrained::<AnyStoryModel>(dir.path(), &config, &build(&config, DType::F32).1, &[])
+            .unwrap();
         for (key, value) in config.all_keys().unwrap() {
             if !value.is_u64() {
                 continue;
@@ -317,7 +375,7 @@ fn huge_position_weights_are_refused() {
     let wide = json!({ "sentence_len": 60_000, "hidden_size": 1000 });
     let wide = config.with_overrides(wide.as_object().unwrap().clone()).unwrap();
     let found = Shapes::from([("x".to_string(), vec![15_000_000])]);
-    let error = shapes::expected(&wide, &found).unwrap_err().to_string();
+    let error = shapes::expected::<AnyStoryModel>(&wide, &found).unwrap_err().to_string();
     assert!(
         error.contains("60000000 position weights") && error.contains("sentence_len"),
         "{error}"
@@ -378,8 +436,10 @@ fn numbers_that_no_model_can_use_are_named() {
         error.contains("tensor `answer.bias`: expected type F32") && error.contains("got I32"),
         "{error}"
     );
+    fs::write(&path, file_of(&named, Dtype::I8)).unwrap();
+    assert!(message(dir.path()).contains("tensor `answer.bias` has type I8, which is not read"));
     fs::write(&path, file_of(&named, Dtype::BOOL)).unwrap();
-    assert!(message(dir.path()).contains("tensor `answer.bias` has type BOOL, which is not read"));
+    assert!(message(dir.path()).contains("got U8"));
 
     let with_last = |bytes: &[u8], dtype| {
         let mut file = file_of(&named, dtype);
@@ -424,7 +484,7 @@ fn hostile_tensor_files_are_refused() {
     assert!(error(&[0xff; 64]).contains("18446744073709551615 does not fit"));
     assert!(error(&100u64.to_le_bytes()).contains("100 does not fit into the file's 8 bytes"));
     assert!(error(&raw("{\"a\":1}", 4)).contains("tensor `a` is malformed"));
-    assert!(error(&raw("{\"a\"", 4)).contains("header: EOF"));
+    assert!(error(&raw("{\"a\"", 4)).contains("EOF while parsing"));
     assert!(error(&raw(&format!("{{\"a\":{one},\"a\":{one}}}"), 4)).contains("`a` stands twice"));
     let overlap = format!("{{\"a\":{one},\"b\":{}}}", tensor(2, 6, "[4]"));
     assert!(error(&raw(&overlap, 6)).contains("invalid offset for tensor `b`"));

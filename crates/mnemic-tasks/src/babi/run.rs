@@ -294,7 +294,7 @@ fn save(
         ("recipe.toml", recipe_text.as_str()),
         ("README.md", card.as_str()),
     ];
-    save_pretrained(dir.join("model"), config, store, &files)?;
+    save_pretrained::<AnyStoryModel>(dir.join("model"), config, store, &files)?;
     let path = dir.join("result.json");
     let text = serde_json::to_string_pretty(result).map_err(Error::json(&path))?;
     crate::files::write(&path, text.as_bytes())

@@ -479,3 +479,29 @@ fn a_cache_that_cannot_be_written_is_named() {
     let error = fetch(&model(), &options).unwrap_err().to_string();
     assert!(error.contains("file/models--owner--model/blobs"), "{error}");
 }
+
+#[test]
+fn models_are_loaded_by_their_id() {
+    let dir = TempDir::new().unwrap();
+    let sizes = crate::Sizes { vocab_size: 9, sentence_len: 4, memory_size: 6 };
+    let config = crate::ModelConfig::preset("lstm", "lstm", sizes).unwrap();
+    let store = crate::ParamStore::new(3);
+    config.build(store.builder(candle_core::DType::F32, &candle_core::Device::Cpu)).unwrap();
+    super::super::save_pretrained::<crate::AnyStoryModel>(dir.path(), &config, &store, &[])
+        .unwrap();
+    let read = |name: &'static str| (name, fs::read(dir.path().join(name)).unwrap());
+    let server = Hub::of(vec![read("config.json"), read("model.safetensors")]).start();
+    let cache = TempDir::new().unwrap();
+    let options = || Ok(options(&server, &cache));
+    let on_hub = |path: &str| super::super::on_hub(Path::new(path), options);
+    let folder = on_hub("owner/model").unwrap().unwrap();
+    let (dtype, device) = (candle_core::DType::F32, candle_core::Device::Cpu);
+    let loaded: crate::Pretrained = crate::from_pretrained(folder, dtype, &device).unwrap();
+    assert_eq!((loaded.config, loaded.store.num_parameters()), (config, store.num_parameters()));
+    let error = on_hub("owner/other").unwrap().unwrap_err().to_string();
+    assert!(error.starts_with("owner/other: no such folder, and of the hub's"), "{error}");
+    // Folders, and what cannot be an id, are none of the hub's business.
+    for path in ["src", "./owner/model", "/no/where", dir.path().to_str().unwrap()] {
+        assert!(on_hub(path).is_none(), "{path}");
+    }
+}

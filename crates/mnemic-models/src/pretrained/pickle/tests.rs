@@ -81,6 +81,23 @@ pub(crate) fn one(values: &[f32], shape: &[i64], stride: &[i64]) -> Vec<u8> {
     archive(&dict("w", &tensor), &[("0", &bytes)])
 }
 
+/// A file of contiguous tensors of f32.
+pub(crate) fn many(tensors: &[(&str, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
+    let (mut pickle, mut storages) = (b"\x80\x02}(".to_vec(), Vec::new());
+    for (number, (name, shape, values)) in tensors.iter().enumerate() {
+        let key = number.to_string();
+        let shape: Vec<i64> = shape.iter().map(|d| *d as i64).collect();
+        let stride: Vec<i64> = (0..shape.len()).map(|i| shape[i + 1..].iter().product()).collect();
+        let length = values.len() as i64;
+        pickle.extend(text(name));
+        pickle.extend(tensor("torch FloatStorage", &key, length, 0, &shape, &stride));
+        storages.push((key, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()));
+    }
+    pickle.extend(b"u.");
+    let storages: Vec<_> = storages.iter().map(|(k, bytes)| (k.as_str(), &**bytes)).collect();
+    archive(&pickle, &storages)
+}
+
 fn open(bytes: &[u8]) -> Result<PickleFile> {
     PickleFile::from_bytes("x.bin", bytes.to_vec())
 }
