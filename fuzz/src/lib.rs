@@ -9,8 +9,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device};
+use mnemic_models::transformer::bert;
 use mnemic_models::{
-    ModelConfig, ParamStore, PickleFile, SafeFile, Sharded, Sizes, from_pretrained, save_pretrained,
+    AnyStoryModel, ModelConfig, ParamStore, PickleFile, PretrainedModel, SafeFile, Sharded, Sizes,
+    from_pretrained, save_pretrained,
 };
 use tempfile::TempDir;
 use zip::CompressionMethod;
@@ -45,7 +47,7 @@ pub fn pickle(bytes: &[u8]) -> bool {
     true
 }
 
-/// An archive with this pickle and the storages of [`PICKLED`].
+/// An archive with this pickle and storages of [`STORAGES`].
 fn archive(pickle: &[u8]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -113,31 +115,55 @@ fn vector(name: &str) -> Vec<u8> {
 
 /// A `config.json` beside the weights of a model; the first byte says of which.
 pub fn config(bytes: &[u8]) -> bool {
-    let folders = folders();
+    let models = models();
     let Some((first, text)) = bytes.split_first() else {
         return false;
     };
-    let dir = folders[usize::from(*first) % folders.len()].path();
-    fs::write(dir.join("config.json"), text).unwrap();
-    from_pretrained(dir, DType::F32, &Device::Cpu).is_ok()
+    let model = &models[usize::from(*first) % models.len()];
+    fs::write(model.dir.path().join("config.json"), text).unwrap();
+    (model.load)(model.dir.path())
 }
 
-/// Folders of small models, one of each architecture.
-fn folders() -> &'static [TempDir] {
-    static FOLDERS: OnceLock<Vec<TempDir>> = OnceLock::new();
-    FOLDERS.get_or_init(|| {
+/// A folder of a small model.
+struct Model {
+    dir: TempDir,
+    /// Whether the folder is accepted.
+    load: fn(&Path) -> bool,
+}
+
+impl Model {
+    fn save<M: PretrainedModel>(config: &M::Config) -> Self {
+        let store = ParamStore::new(5);
+        M::build(config, store.builder(DType::F32, &Device::Cpu)).unwrap();
+        let dir = TempDir::new().unwrap();
+        save_pretrained::<M>(dir.path(), config, &store, &[]).unwrap();
+        Self { dir, load: |dir| from_pretrained::<M>(dir, DType::F32, &Device::Cpu).is_ok() }
+    }
+}
+
+/// One model of each architecture.
+fn models() -> &'static [Model] {
+    static MODELS: OnceLock<Vec<Model>> = OnceLock::new();
+    MODELS.get_or_init(|| {
         let sizes = Sizes { vocab_size: 12, sentence_len: 4, memory_size: 6 };
-        let folder = |architecture: &str| {
+        let story = |architecture: &str| {
             let preset = ModelConfig::presets(architecture).unwrap()[0];
             let config = ModelConfig::preset(architecture, preset, sizes).unwrap();
-            let config = narrow(config);
-            let store = ParamStore::new(5);
-            config.build(store.builder(DType::F32, &Device::Cpu)).unwrap();
-            let dir = TempDir::new().unwrap();
-            save_pretrained(dir.path(), &config, &store, &[]).unwrap();
-            dir
+            Model::save::<AnyStoryModel>(&narrow(config))
         };
-        ModelConfig::architectures().into_iter().map(folder).collect()
+        let mut models: Vec<_> = ModelConfig::architectures().into_iter().map(story).collect();
+        let config = bert::Config {
+            vocab_size: 12,
+            hidden_size: 4,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 6,
+            max_position_embeddings: 8,
+            ..bert::Config::base()
+        };
+        models.push(Model::save::<bert::BertModel>(&config));
+        models.push(Model::save::<bert::BertForMaskedLm>(&config));
+        models
     })
 }
 
@@ -221,8 +247,8 @@ fn index_seeds() -> Vec<Vec<u8>> {
 
 fn config_seeds() -> Vec<Vec<u8>> {
     let text = |dir: &Path| fs::read(dir.join("config.json")).unwrap();
-    let seed = |(i, dir): (usize, &TempDir)| [&[i as u8][..], &text(dir.path())].concat();
-    folders().iter().enumerate().map(seed).collect()
+    let seed = |(i, model): (usize, &Model)| [&[i as u8][..], &text(model.dir.path())].concat();
+    models().iter().enumerate().map(seed).collect()
 }
 
 const JSON: &[&[u8]] = &[

@@ -98,7 +98,7 @@ fn change(input: &mut Vec<u8>, target: &Target, random: &mut Random) {
     let at = random.below(input.len() + 1);
     let rest = input.len() - at;
     let some = |random: &mut Random| random.below(rest.min(64) + 1);
-    match random.below(9) {
+    match random.below(10) {
         0 if rest > 0 => input[at] ^= 1 << random.below(8),
         1 if rest > 0 => input[at] = random.below(256) as u8,
         2 => {
@@ -136,9 +136,41 @@ fn change(input: &mut Vec<u8>, target: &Target, random: &mut Random) {
             let count = random.below((other.len() - from).min(256) + 1);
             input.splice(at..at + some(random), other[from..from + count].iter().copied());
         }
-        8 if random.below(8) == 0 => input.truncate(at),
+        8 => number(input, random),
+        9 if random.below(8) == 0 => input.truncate(at),
         _ => {}
     }
+}
+
+/// Puts another number in place of one that is written in digits.
+fn number(input: &mut Vec<u8>, random: &mut Random) {
+    let digit = |i: usize| input.get(i).is_some_and(u8::is_ascii_digit);
+    let starts: Vec<_> =
+        (0..input.len()).filter(|i| digit(*i) && (*i == 0 || !digit(i - 1))).collect();
+    if starts.is_empty() {
+        return;
+    }
+    let start = starts[random.below(starts.len())];
+    let end = (start..input.len()).find(|i| !digit(*i)).unwrap_or(input.len());
+    let numbers: [&[u8]; 16] = [
+        b"0",
+        b"1",
+        b"2",
+        b"7",
+        b"-1",
+        b"1.5",
+        b"1e999",
+        b"1000",
+        b"65536",
+        b"1000000",
+        b"16777216",
+        b"2147483648",
+        b"4294967295",
+        b"1152921504606846976",
+        b"9223372036854775807",
+        b"18446744073709551615",
+    ];
+    input.splice(start..end, numbers[random.below(numbers.len())].iter().copied());
 }
 
 /// Keeps an input that something is wrong with.

@@ -6,8 +6,8 @@
 
 use candle_core::{DType, Device};
 use mnemic_models::{
-    Context, ModelConfig, ParamStore, Sizes, StoryBatch, StoryModel, from_pretrained,
-    save_pretrained, softmax,
+    AnyStoryModel, Context, ModelConfig, ParamStore, Pretrained, Sizes, StoryBatch, StoryModel,
+    from_pretrained, save_pretrained, softmax,
 };
 
 /// Word ids are places in this list; the null word fills padding.
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let vocabulary = serde_json::to_string(&WORDS)?;
     save_pretrained::<AnyStoryModel>(dir.path(), &config, &store, &[("vocab.json", &vocabulary)])?;
-    let loaded = from_pretrained(dir.path(), DType::F32, &Device::Cpu)?;
+    let loaded: Pretrained = from_pretrained(dir.path(), DType::F32, &Device::Cpu)?;
     let again = loaded.model.forward(&batch, &Context::eval())?.logits;
     let same = again.to_vec2::<f32>()? == logits.to_vec2::<f32>()?;
     println!("saved, loaded, asked again: {}", if same { "the same answer" } else { "different!" });
