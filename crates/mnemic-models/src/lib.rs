@@ -21,9 +21,11 @@ pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, Wei
 pub use mnemic_layers::{Context, ParamStore, Philox, Trace, Watched, log_softmax, scale, softmax};
 #[cfg(feature = "tokenizers")]
 pub use pretrained::{DecodeStream, Encoded, SpecialTokens, Tokenizer};
+#[cfg(feature = "hub")]
+pub use pretrained::{HubId, HubOptions, fetch};
 pub use pretrained::{
-    LoadOptions, Place, Pretrained, PretrainedModel, from_pretrained, from_pretrained_with,
-    load_tensors, save_pretrained,
+    LoadOptions, PickleFile, Place, Pretrained, PretrainedModel, SafeFile, Sharded, Weights,
+    from_pretrained, from_pretrained_with, load_tensors, save_pretrained,
 };
 pub use story::{
     HostIds, NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,

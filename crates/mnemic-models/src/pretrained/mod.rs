@@ -1,12 +1,19 @@
-//! Folders in the manner of Hugging Face: `config.json`, `model.safetensors`, and whatever belongs to them.
+//! Folders in the manner of Hugging Face: `config.json`, the weights, and whatever belongs to them.
 
+mod bytes;
+#[cfg(feature = "hub")]
+mod hub;
 mod model;
+mod pickle;
+mod safe_file;
 mod shapes;
+mod sharded;
 mod tensors;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tokenizers")]
 mod tokenizer;
+mod weights;
 mod write;
 
 use std::collections::BTreeMap;
@@ -19,11 +26,17 @@ use serde_json::{Map, Value};
 use crate::any::{AnyStoryModel, MODEL_TYPE, UniqueKeys};
 use crate::error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
 
+#[cfg(feature = "hub")]
+pub use hub::{HubId, HubOptions, fetch};
 pub(crate) use model::ARCHITECTURES;
 pub use model::{Place, PretrainedModel};
+pub use pickle::PickleFile;
+pub use safe_file::SafeFile;
+pub use sharded::Sharded;
 pub use tensors::load_tensors;
 #[cfg(feature = "tokenizers")]
 pub use tokenizer::{DecodeStream, Encoded, SpecialTokens, Tokenizer};
+pub use weights::Weights;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -97,6 +110,10 @@ impl Default for LoadOptions {
 
 /// Reads a folder that [`save_pretrained`] or Hugging Face's `transformers` wrote, with parameters of type `dtype` on `device`.
 ///
+/// The weights are `model.safetensors`, `pytorch_model.bin` or either in shards, see [`Weights`]. With the feature `hub` a path that
+/// does not exist is taken for an id of the hub, such as `google-bert/bert-base-uncased` or `gpt2@main`, and fetched into the cache
+/// that the environment names (`HF_HOME` and its like, see `HubOptions::from_env`).
+///
 /// Strict: config and file must name the same tensors with the same shapes, and every number must be finite. What
 /// `config.json` asks for is compared with what the weights hold before memory is taken. Nothing is written.
 ///
@@ -128,15 +145,12 @@ pub fn from_pretrained_with<M: PretrainedModel>(
     path: impl AsRef<Path>,
     options: &LoadOptions,
 ) -> Result<Pretrained<M>> {
-    let dir = path.as_ref();
-    check_folder(dir)?;
     shapes::check_float("from_pretrained", options.dtype)?;
+    let dir = &locate(path.as_ref())?;
     let file = dir.join(CONFIG);
     let mut config = M::read_config(read_keys(&file)?).map_err(|e| e.at(&file))?;
-    let file = dir.join(WEIGHTS);
-    let bytes = tensors::read(&file)?;
-    let weights = tensors::TensorFile::parse(&file, &bytes)?;
-    let found = Placed::new::<M>(&config, &file, &weights.shapes())?;
+    let weights = Weights::open(dir)?;
+    let found = Placed::new::<M>(&config, weights.path(), &weights.shapes())?;
     M::adapt(&mut config, &found.shapes);
     let mut expected = shapes::expected::<M>(&config, &found.shapes).map_err(|e| e.at(dir))?;
     let is_new = |name: &String| {
@@ -144,17 +158,17 @@ pub fn from_pretrained_with<M: PretrainedModel>(
     };
     let new: Vec<String> = expected.keys().filter(|name| is_new(name)).cloned().collect();
     expected.retain(|name, _| !new.contains(name));
-    compare(&file, &expected, &found.shapes)?;
+    compare(weights.path(), &expected, &found.shapes)?;
 
     let store = ParamStore::new(options.new_head.unwrap_or(0));
     for name in expected.into_keys() {
         let Some((source, transposed)) = found.sources.get(&name) else { continue };
-        let value = weights.finite(source, options.dtype)?;
+        let value = tensors::finite(&weights, source, options.dtype)?;
         let value = if *transposed { value.t()?.contiguous()? } else { value };
         store.insert(&name, &value.to_device(&options.device)?)?;
     }
     let model = M::build(&config, store.builder(options.dtype, &options.device))?;
-    Ok(Pretrained { config, model, store, path: dir.to_path_buf(), left: found.left, new })
+    Ok(Pretrained { config, model, store, path: dir.clone(), left: found.left, new })
 }
 
 /// The tensors of a checkpoint under the names of the model's parameters.
@@ -227,6 +241,35 @@ pub fn save_pretrained<M: PretrainedModel>(
     write::write_all(dir, &files)
 }
 
+/// The folder of this path, or that of the hub's repository of this id, fetched if need be.
+fn locate(path: &Path) -> Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    if let Some(fetched) = on_hub(path, HubOptions::from_env) {
+        return fetched;
+    }
+    check_folder(path)?;
+    Ok(path.to_path_buf())
+}
+
+/// What the hub gives for a path that does not exist and is an id.
+#[cfg(feature = "hub")]
+fn on_hub(path: &Path, options: impl Fn() -> Result<HubOptions>) -> Option<Result<PathBuf>> {
+    let id = path.to_str().filter(|_| !path.exists()).and_then(|text| HubId::parse(text).ok())?;
+    Some(options().and_then(|options| fetch(&id, &options)).map_err(no_folder))
+}
+
+/// Who mistypes the path of a folder should not be told of the hub alone.
+#[cfg(feature = "hub")]
+fn no_folder(error: Error) -> Error {
+    match error {
+        Error::Config { place, reason } => {
+            let reason = format!("no such folder, and of the hub's model of this id: {reason}");
+            Error::Config { place, reason }
+        }
+        other => other,
+    }
+}
+
 /// A path that is not a folder, explained.
 fn check_folder(dir: &Path) -> Result<()> {
     let place = dir.display().to_string();
@@ -243,7 +286,7 @@ fn check_folder(dir: &Path) -> Result<()> {
             && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     let hub = place.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name));
-    let hint = match hub {
+    let hint = match hub && cfg!(not(feature = "hub")) {
         true => "; to load a Hugging Face hub id takes the feature `hub`, which this build lacks",
         false => "",
     };

@@ -144,6 +144,49 @@ fn the_folder_is_what_hugging_face_users_expect() {
 }
 
 #[test]
+fn pickles_and_shards_give_the_same_model() {
+    let (dir, _, store) = saved();
+    let whole = fs::read(dir.path().join(WEIGHTS)).unwrap();
+    fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
+    let tensors: Vec<_> = store.vars().into_iter().collect();
+    let pickled = |tensors: &[(String, candle_core::Var)]| {
+        let values = |v: &candle_core::Var| v.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let all: Vec<_> =
+            tensors.iter().map(|(n, v)| (n.as_str(), v.dims().to_vec(), values(v))).collect();
+        pickle::tests::many(&all)
+    };
+    let put = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    put("pytorch_model.bin", &pickled(&tensors));
+    assert_eq!(bits(&load(dir.path()).unwrap().store), bits(&store));
+    fs::remove_file(dir.path().join("pytorch_model.bin")).unwrap();
+
+    let (one, two) = tensors.split_at(3);
+    put("1.bin", &pickled(one));
+    put("2.bin", &pickled(two));
+    let of = |tensors: &[(String, candle_core::Var)], file: &str| {
+        tensors.iter().map(|(n, _)| (n.clone(), json!(file))).collect::<Map<_, _>>()
+    };
+    let mut map = of(one, "1.bin");
+    map.extend(of(two, "2.bin"));
+    put("pytorch_model.bin.index.json", json!({ "weight_map": map }).to_string().as_bytes());
+    assert_eq!(bits(&load(dir.path()).unwrap().store), bits(&store));
+    map.remove("answer.bias");
+    put("pytorch_model.bin.index.json", json!({ "weight_map": map }).to_string().as_bytes());
+    let error = message(dir.path());
+    assert!(error.contains("index.json: weights do not fit the config: 1 missing"), "{error}");
+    // A number that is not finite is told with the file that holds it.
+    let bad = store.get("answer.weight").unwrap();
+    bad.set(&(bad.as_tensor() / 0.).unwrap()).unwrap();
+    put("1.bin", &pickled(&store.vars().into_iter().take(3).collect::<Vec<_>>()));
+    map.insert("answer.bias".into(), "1.bin".into());
+    put("pytorch_model.bin.index.json", json!({ "weight_map": map }).to_string().as_bytes());
+    let error = message(dir.path());
+    assert!(error.contains("1.bin: tensor `answer.weight` holds"), "{error}");
+    put(WEIGHTS, &whole);
+    load(dir.path()).unwrap();
+}
+
+#[test]
 fn tied_weights_are_stored_once() {
     let dir = TempDir::new().unwrap();
     let config = small("memn2n", "pe_ls_rn");
@@ -238,8 +281,11 @@ fn a_file_in_place_of_the_folder_is_an_error() {
 fn missing_folders_and_files_are_named() {
     let (dir, ..) = saved();
     assert!(message(&dir.path().join("nowhere")).ends_with("nowhere: no such folder"));
-    let hub = message(Path::new("some-owner/some-model"));
-    assert!(hub.contains("no such folder") && hub.contains("feature `hub`"), "{hub}");
+    #[cfg(not(feature = "hub"))]
+    {
+        let hub = message(Path::new("some-owner/some-model"));
+        assert!(hub.contains("no such folder") && hub.contains("feature `hub`"), "{hub}");
+    }
     for name in [WEIGHTS, CONFIG] {
         fs::remove_file(dir.path().join(name)).unwrap();
         assert!(message(dir.path()).contains(name));
@@ -390,8 +436,10 @@ fn numbers_that_no_model_can_use_are_named() {
         error.contains("tensor `answer.bias`: expected type F32") && error.contains("got I32"),
         "{error}"
     );
+    fs::write(&path, file_of(&named, Dtype::I8)).unwrap();
+    assert!(message(dir.path()).contains("tensor `answer.bias` has type I8, which is not read"));
     fs::write(&path, file_of(&named, Dtype::BOOL)).unwrap();
-    assert!(message(dir.path()).contains("tensor `answer.bias` has type BOOL, which is not read"));
+    assert!(message(dir.path()).contains("got U8"));
 
     let with_last = |bytes: &[u8], dtype| {
         let mut file = file_of(&named, dtype);
@@ -436,7 +484,7 @@ fn hostile_tensor_files_are_refused() {
     assert!(error(&[0xff; 64]).contains("18446744073709551615 does not fit"));
     assert!(error(&100u64.to_le_bytes()).contains("100 does not fit into the file's 8 bytes"));
     assert!(error(&raw("{\"a\":1}", 4)).contains("tensor `a` is malformed"));
-    assert!(error(&raw("{\"a\"", 4)).contains("header: EOF"));
+    assert!(error(&raw("{\"a\"", 4)).contains("EOF while parsing"));
     assert!(error(&raw(&format!("{{\"a\":{one},\"a\":{one}}}"), 4)).contains("`a` stands twice"));
     let overlap = format!("{{\"a\":{one},\"b\":{}}}", tensor(2, 6, "[4]"));
     assert!(error(&raw(&overlap, 6)).contains("invalid offset for tensor `b`"));
