@@ -23,6 +23,7 @@ mod lanes;
 pub mod linear;
 pub mod math;
 mod matmul;
+pub mod memory;
 pub mod normalization;
 pub mod optimizer;
 mod packed;
