@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod algorithms;
 pub mod babi;
 pub mod batch;
 mod error;

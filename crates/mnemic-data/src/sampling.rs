@@ -81,18 +81,29 @@ pub fn batches(
 
 /// Uniform draws from a ChaCha8 stream. Written out because the shuffles of `rand` may change
 /// between versions.
-struct Draws(ChaCha8Rng);
+pub(crate) struct Draws(ChaCha8Rng);
 
 impl Draws {
     fn new(seed: u64, epoch: u64) -> Self {
-        let mut key = *b"________________mnemic batches 1";
+        Self::named(seed, epoch, b"mnemic batches 1")
+    }
+
+    /// The stream of these two numbers for a purpose.
+    pub(crate) fn named(seed: u64, number: u64, purpose: &[u8; 16]) -> Self {
+        let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..16].copy_from_slice(&epoch.to_le_bytes());
+        key[8..16].copy_from_slice(&number.to_le_bytes());
+        key[16..].copy_from_slice(purpose);
         Self(ChaCha8Rng::from_seed(key))
     }
 
+    /// A uniform number in [0, 1).
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// A uniform number below `n`, which must not be 0.
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         let n = n as u64;
         // Numbers from the largest multiple of n on would favour small remainders.
         let excess = (u64::MAX % n + 1) % n;

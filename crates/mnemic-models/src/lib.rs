@@ -7,6 +7,7 @@ mod error;
 pub mod memory;
 mod pretrained;
 pub mod recurrent;
+mod sequence;
 mod story;
 #[cfg(test)]
 mod testing;
@@ -27,6 +28,7 @@ pub use pretrained::{
     LoadOptions, PickleFile, Place, Pretrained, PretrainedModel, SafeFile, Sharded, Weights,
     from_pretrained, from_pretrained_with, load_tensors, save_pretrained,
 };
+pub use sequence::SequenceModel;
 pub use story::{
     HostIds, NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,
 };

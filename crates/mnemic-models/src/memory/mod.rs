@@ -1,7 +1,9 @@
-//! Memory networks: models that read a story into a memory and attend to it, once or several times, before they answer.
+//! Memory networks, which read a story into a memory and attend to it before they answer, and machines that read and write a memory step by
+//! step.
 
 pub mod dmn;
 pub mod dmn_plus;
 pub mod entnet;
 pub mod memn2n;
 pub mod memnn;
+pub mod ntm;
