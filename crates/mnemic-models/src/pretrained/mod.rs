@@ -188,8 +188,14 @@ fn set_labels(keys: &mut Map<String, Value>, labels: &[String]) -> Result<()> {
     }
     let named = |(i, label): (usize, &String)| (i.to_string(), Value::from(label.as_str()));
     let numbered = |(i, label): (usize, &String)| (label.clone(), Value::from(i));
-    keys.insert("id2label".into(), labels.iter().enumerate().map(named).collect::<Map<_, _>>().into());
-    keys.insert("label2id".into(), labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into());
+    keys.insert(
+        "id2label".into(),
+        labels.iter().enumerate().map(named).collect::<Map<_, _>>().into(),
+    );
+    keys.insert(
+        "label2id".into(),
+        labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into(),
+    );
     keys.insert("num_labels".into(), labels.len().into());
     Ok(())
 }

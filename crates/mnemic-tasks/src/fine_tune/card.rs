@@ -48,7 +48,10 @@ pub(super) fn card(recipe: &FineTuneRecipe, result: &FineTuneResult) -> String {
         p.command,
     );
     let Some(test) = &result.test else { return out };
-    let _ = writeln!(out, "| metric | test % | validation % | reference % |\n| --- | --- | --- | --- |");
+    let _ = writeln!(
+        out,
+        "| metric | test % | validation % | reference % |\n| --- | --- | --- | --- |"
+    );
     for &name in recipe.model.head.metrics() {
         let shown = |value: Option<f64>| value.map_or_else(|| "–".into(), |v| format!("{v:.1}"));
         let _ = writeln!(
@@ -59,6 +62,10 @@ pub(super) fn card(recipe: &FineTuneRecipe, result: &FineTuneResult) -> String {
             shown(test.reference.get(name).copied()),
         );
     }
-    let _ = writeln!(out, "\nThe test ({} texts) was made once, with the weights that were kept.", test.texts);
+    let _ = writeln!(
+        out,
+        "\nThe test ({} texts) was made once, with the weights that were kept.",
+        test.texts
+    );
     out
 }

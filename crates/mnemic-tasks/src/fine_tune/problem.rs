@@ -115,8 +115,7 @@ pub fn evaluate<M: Classifier>(
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&i| texts[i].encoded.ids.len());
     for chunk in order.chunks(EVAL_BATCH) {
-        let batch =
-            TextTargets::new(chunk.iter().map(|&i| &texts[i]), head, tokenizer, device)?;
+        let batch = TextTargets::new(chunk.iter().map(|&i| &texts[i]), head, tokenizer, device)?;
         let (logits, loss) = loss(model, &batch, &Context::eval())?;
         let said = logits.argmax(1)?.to_vec1::<u32>()?;
         scores.texts += chunk.len();
@@ -221,4 +220,3 @@ impl<M: Classifier> Problem for ClassifierProblem<'_, M> {
         format!("{} training texts, the first: {tokens}", indices.len())
     }
 }
-

@@ -87,8 +87,8 @@ pub fn fine_tune(
     if let Some(done) = finished(recipe, &options.run_dir)? {
         return Ok(done);
     }
-    let folder = locate(&recipe.model.from)
-        .map_err(|e| Error::recipe("model.from", e.to_string()))?;
+    let folder =
+        locate(&recipe.model.from).map_err(|e| Error::recipe("model.from", e.to_string()))?;
     let kind = model_type(&folder)?;
     let run = Run { recipe, options, folder, device: options.place.open()? };
     match (kind.as_str(), recipe.model.head) {
@@ -137,10 +137,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn train<M: Classifier>(
-        &self,
-        observer: &mut (dyn Observer + Send),
-    ) -> Result<FineTuneResult> {
+    fn train<M: Classifier>(&self, observer: &mut (dyn Observer + Send)) -> Result<FineTuneResult> {
         let Self { recipe, options, .. } = *self;
         let (head, set) = (recipe.model.head, recipe.data.dataset);
         let tokenizer = Tokenizer::from_folder(&self.folder)?
@@ -166,8 +163,7 @@ impl Run<'_> {
             device: self.device.clone(),
             fingerprint: fingerprint(recipe)?,
         };
-        let trainer =
-            Trainer::new(recipe.train.clone())?.with_interrupt(options.interrupt.clone());
+        let trainer = Trainer::new(recipe.train.clone())?.with_interrupt(options.interrupt.clone());
         let report = trainer.fit(&mut problem, &options.run_dir, observer)?;
         let mut result = self.summary(&report, loaded.store.num_parameters());
         if result.interrupted {
@@ -211,9 +207,8 @@ impl Run<'_> {
         let dir = &options.run_dir;
         let there = |name: &&&str| loaded.path.join(name).is_file();
         let copied = TOKENIZER_FILES.iter().filter(there);
-        let mut files: Vec<(&str, String)> = copied
-            .map(|&name| Ok((name, loaded.read_file(name)?)))
-            .collect::<Result<_>>()?;
+        let mut files: Vec<(&str, String)> =
+            copied.map(|&name| Ok((name, loaded.read_file(name)?))).collect::<Result<_>>()?;
         files.push(("recipe.toml", recipe.to_toml()?));
         files.push(("README.md", card::card(recipe, result)));
         let files: Vec<(&str, &str)> = files.iter().map(|(n, text)| (*n, text.as_str())).collect();
