@@ -53,6 +53,7 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Examples:
   mnemic train models/memn2n/10k.toml --task 1
+  mnemic train models/minilm-trec/recipe.toml --set model.from=all-MiniLM-L6-v2
   mnemic train models/dmn-plus/10k.toml --task 1 --set train.epochs=5 --set data.source=generated")]
 pub(crate) struct TrainArgs {
     /// The recipe, a TOML file

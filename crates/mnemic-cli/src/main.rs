@@ -5,6 +5,7 @@ mod ask;
 mod bench;
 mod data;
 mod demo;
+mod fine_tune;
 mod inspect;
 mod models;
 mod output;

@@ -7,9 +7,10 @@ use anyhow::Result;
 use mnemic_tasks::Recipe;
 use mnemic_tasks::babi::{self, BabiModel, RunOptions};
 use mnemic_tasks::engine::{Interrupt, Observer, ProgressBar};
+use mnemic_tasks::fine_tune::is_fine_tune;
 
 use crate::args::{EvalArgs, TrainArgs};
-use crate::output;
+use crate::{fine_tune, output};
 
 /// The exit code of a run that a signal stopped: that of Ctrl-C in a shell.
 const INTERRUPTED: u8 = 130;
@@ -24,6 +25,9 @@ pub(crate) fn command_line() -> String {
 }
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
+    if is_fine_tune(&args.recipe)? {
+        return Ok(exit_code(fine_tune::train(args)?));
+    }
     let recipe = Recipe::read_task(&args.recipe, args.task, &args.set)?;
     let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let options = RunOptions {
@@ -56,7 +60,11 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
             run_dir.display()
         );
     }
-    Ok(if result.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+    Ok(exit_code(result.interrupted))
+}
+
+fn exit_code(interrupted: bool) -> ExitCode {
+    if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
 }
 
 pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode> {

@@ -19,6 +19,7 @@ pub use any::{AnyStoryModel, ModelConfig};
 pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
+pub use mnemic_layers::losses::{CrossEntropy, IGNORE, Reduction, cross_entropy};
 pub use mnemic_layers::{Context, ParamStore, Philox, Trace, Watched, log_softmax, scale, softmax};
 #[cfg(feature = "tokenizers")]
 pub use pretrained::{DecodeStream, Encoded, SpecialTokens, Tokenizer};
@@ -26,7 +27,7 @@ pub use pretrained::{DecodeStream, Encoded, SpecialTokens, Tokenizer};
 pub use pretrained::{HubId, HubOptions, fetch};
 pub use pretrained::{
     LoadOptions, PickleFile, Place, Pretrained, PretrainedModel, SafeFile, Sharded, Weights,
-    from_pretrained, from_pretrained_with, load_tensors, save_pretrained,
+    from_pretrained, from_pretrained_with, load_tensors, locate, save_pretrained,
 };
 pub use sequence::SequenceModel;
 pub use story::{

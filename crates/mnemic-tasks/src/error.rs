@@ -80,5 +80,14 @@ impl Error {
     }
 }
 
+/// The engine's error type for one of ours.
+pub(crate) fn engine(e: Error) -> mnemic_train::Error {
+    match e {
+        Error::Train(e) => e,
+        Error::Tensor(e) => e.into(),
+        other => mnemic_train::Error::problem(other.to_string()),
+    }
+}
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;

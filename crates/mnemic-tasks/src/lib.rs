@@ -3,6 +3,7 @@
 pub mod babi;
 mod error;
 mod files;
+pub mod fine_tune;
 pub mod generation;
 mod place;
 mod provenance;

@@ -55,6 +55,18 @@ pub enum ScheduleConfig {
         #[serde(default)]
         unit: Unit,
     },
+    /// A straight line from the base rate to `min` at step `total`, after the warm-up, then `min` (Devlin et al. 2019, appendix A.2:
+    /// linear decay after a linear warm-up).
+    Linear {
+        /// The steps until `min`, warm-up included.
+        total: u64,
+        /// The last learning rate.
+        #[serde(default)]
+        min: f64,
+        /// Steps of linear warm-up.
+        #[serde(default)]
+        warmup: u64,
+    },
     /// Half a cosine from the base rate to `min` (Loshchilov and Hutter 2017, one cycle), then `min`.
     Cosine {
         /// The steps until `min`, warm-up included.
@@ -125,7 +137,7 @@ impl ScheduleConfig {
                 count("every", every)?;
                 check("schedule.factor", factor, factor > 0., "a number above 0")
             }
-            Self::Cosine { total, min, warmup } => {
+            Self::Linear { total, min, warmup } | Self::Cosine { total, min, warmup } => {
                 count("total", total)?;
                 positive("min", min)?;
                 let reason = || format!("expected less than total ({total}), got {warmup}");
@@ -188,7 +200,15 @@ impl Schedule {
             ScheduleConfig::Constant { warmup } => base * ramp(warmup),
             ScheduleConfig::Step { every, factor, unit } => stairs(every, factor, unit),
             ScheduleConfig::Halving { every, unit } => stairs(every, 0.5, unit),
-            ScheduleConfig::Cosine { warmup, .. } if step < warmup => base * ramp(warmup),
+            ScheduleConfig::Linear { warmup, .. } | ScheduleConfig::Cosine { warmup, .. }
+                if step < warmup =>
+            {
+                base * ramp(warmup)
+            }
+            ScheduleConfig::Linear { total, min, warmup } => {
+                let done = (step - warmup) as f64 / (total - warmup) as f64;
+                min + (base - min) * (1. - done.min(1.))
+            }
             ScheduleConfig::Cosine { total, min, warmup } => {
                 let done = (step - warmup) as f64 / (total - warmup) as f64;
                 let wave = (std::f64::consts::PI * done.min(1.)).cos();
@@ -268,6 +288,10 @@ mod tests {
     fn curves() {
         let s = schedule(r#"{"name": "constant", "warmup": 4}"#, 1.);
         assert_eq!([0, 1, 3, 4, 100].map(|i| s.lr(i, 0)), [0.25, 0.5, 1., 1., 1.]);
+        let s = schedule(r#"{"name": "linear", "total": 12, "warmup": 2, "min": 0.2}"#, 1.);
+        assert_eq!((s.lr(0, 0), s.lr(1, 0), s.lr(2, 0)), (0.5, 1., 1.));
+        assert!(close(s.lr(7, 0), 0.6) && close(s.lr(12, 0), 0.2) && close(s.lr(999, 0), 0.2));
+        assert!(close(s.lr(3, 0), 0.92) && close(s.lr(11, 0), 0.28));
         let s = schedule(r#"{"name": "cosine", "total": 12, "warmup": 2, "min": 0.2}"#, 1.);
         assert_eq!((s.lr(0, 0), s.lr(1, 0), s.lr(2, 0)), (0.5, 1., 1.));
         assert!(close(s.lr(7, 0), 0.6) && close(s.lr(12, 0), 0.2) && close(s.lr(999, 0), 0.2));
@@ -310,6 +334,8 @@ mod tests {
         assert_eq!(zero, "schedule.every: expected at least 1, got 0");
         let warmup = error(r#"{"name": "cosine", "total": 5, "warmup": 5}"#);
         assert!(warmup.contains("less than total (5), got 5"), "{warmup}");
+        let warmup = error(r#"{"name": "linear", "total": 5, "warmup": 6}"#);
+        assert!(warmup.contains("less than total (5), got 6"), "{warmup}");
         assert!(error(r#"{"name": "plateau", "factor": 1.5}"#).contains("between 0 and 1"));
     }
 }

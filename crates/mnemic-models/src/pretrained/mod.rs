@@ -99,12 +99,14 @@ pub struct LoadOptions {
     pub device: Device,
     /// Whether a head that the checkpoint does not have is drawn anew, from this seed: to train a classifier from an encoder.
     pub new_head: Option<u64>,
+    /// The names of a classifier's labels, in place of those that `config.json` has: `id2label`, `label2id` and `num_labels`.
+    pub labels: Option<Vec<String>>,
 }
 
 impl Default for LoadOptions {
-    /// f32 on the CPU, no new head.
+    /// f32 on the CPU, no new head, the labels of the file.
     fn default() -> Self {
-        Self { dtype: DType::F32, device: Device::Cpu, new_head: None }
+        Self { dtype: DType::F32, device: Device::Cpu, new_head: None, labels: None }
     }
 }
 
@@ -146,9 +148,13 @@ pub fn from_pretrained_with<M: PretrainedModel>(
     options: &LoadOptions,
 ) -> Result<Pretrained<M>> {
     shapes::check_float("from_pretrained", options.dtype)?;
-    let dir = &locate(path.as_ref())?;
+    let dir = &locate(path)?;
     let file = dir.join(CONFIG);
-    let mut config = M::read_config(read_keys(&file)?).map_err(|e| e.at(&file))?;
+    let mut keys = read_keys(&file)?;
+    if let Some(labels) = &options.labels {
+        set_labels(&mut keys, labels)?;
+    }
+    let mut config = M::read_config(keys).map_err(|e| e.at(&file))?;
     let weights = Weights::open(dir)?;
     let found = Placed::new::<M>(&config, weights.path(), &weights.shapes())?;
     M::adapt(&mut config, &found.shapes);
@@ -169,6 +175,29 @@ pub fn from_pretrained_with<M: PretrainedModel>(
     }
     let model = M::build(&config, store.builder(options.dtype, &options.device))?;
     Ok(Pretrained { config, model, store, path: dir.clone(), left: found.left, new })
+}
+
+/// Names the labels in the keys of a config, as `transformers` does.
+fn set_labels(keys: &mut Map<String, Value>, labels: &[String]) -> Result<()> {
+    let twice = labels.iter().enumerate().find(|(i, label)| labels[..*i].contains(label));
+    if let Some((_, label)) = twice {
+        return Err(Error::config("labels", format!("`{label}` stands twice")));
+    }
+    if labels.is_empty() {
+        return Err(Error::config("labels", "expected at least one, got none"));
+    }
+    let named = |(i, label): (usize, &String)| (i.to_string(), Value::from(label.as_str()));
+    let numbered = |(i, label): (usize, &String)| (label.clone(), Value::from(i));
+    keys.insert(
+        "id2label".into(),
+        labels.iter().enumerate().map(named).collect::<Map<_, _>>().into(),
+    );
+    keys.insert(
+        "label2id".into(),
+        labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into(),
+    );
+    keys.insert("num_labels".into(), labels.len().into());
+    Ok(())
 }
 
 /// The tensors of a checkpoint under the names of the model's parameters.
@@ -241,8 +270,13 @@ pub fn save_pretrained<M: PretrainedModel>(
     write::write_all(dir, &files)
 }
 
-/// The folder of this path, or that of the hub's repository of this id, fetched if need be.
-fn locate(path: &Path) -> Result<PathBuf> {
+/// The folder that [`from_pretrained`] reads for this path: itself, or (feature `hub`) that of the hub's repository of this id, fetched
+/// if need be.
+///
+/// # Errors
+/// When there is no such folder, or it cannot be fetched.
+pub fn locate(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let path = path.as_ref();
     #[cfg(feature = "hub")]
     if let Some(fetched) = on_hub(path, HubOptions::from_env) {
         return fetched;

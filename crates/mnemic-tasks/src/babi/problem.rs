@@ -10,6 +10,7 @@ use mnemic_models::{
 use mnemic_train::{LossOutput, Phase as TrainPhase, Problem, Validation};
 
 use crate::babi::BabiData;
+use crate::error::engine;
 use crate::recipe::BatchConfig;
 use crate::{Error, Result};
 
@@ -187,15 +188,6 @@ impl<'a> BabiProblem<'a> {
         }
         let n = total.examples.max(1) as f64;
         Ok(Validation::new(total.loss / n).with("error", total.errors as f64 / n))
-    }
-}
-
-/// The engine's error type for one of ours.
-pub(super) fn engine(e: Error) -> mnemic_train::Error {
-    match e {
-        Error::Train(e) => e,
-        Error::Tensor(e) => e.into(),
-        other => mnemic_train::Error::problem(other.to_string()),
     }
 }
 

@@ -12,8 +12,9 @@ use mnemic_train::{
 use serde::{Deserialize, Serialize};
 
 use super::card;
-use super::problem::{BabiProblem, engine, evaluate};
+use super::problem::{BabiProblem, evaluate};
 use crate::babi::BabiData;
+use crate::error::engine;
 use crate::provenance::Provenance;
 use crate::recipe::Recipe;
 use crate::{Error, Place, Result};

@@ -85,7 +85,7 @@ impl Recipe {
     }
 }
 
-fn text(path: &Path) -> Result<String> {
+pub(crate) fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(Error::io(path))
 }
 
@@ -152,7 +152,7 @@ fn finish(mut table: Table, place: &str, overrides: &[String]) -> Result<Recipe>
 }
 
 /// Sets `a.b=value` in a table, creating tables on the way.
-fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
+pub(crate) fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
     let bad = |reason: &str| Error::recipe(format!("--set {text}"), reason);
     let (path, value) = text.split_once('=').ok_or_else(|| bad("expected KEY.KEY=VALUE"))?;
     // A value that is no TOML is taken as a string: `--set data.edition=en` needs no quotes.

@@ -34,7 +34,7 @@
 //! data = { max_sentences = 130 }
 //! ```
 
-mod file;
+pub(crate) mod file;
 #[cfg(test)]
 mod tests;
 

@@ -78,6 +78,38 @@ fn a_classifier_is_made_on_an_encoder_when_asked_for() {
 }
 
 #[test]
+fn a_new_classifier_has_the_labels_that_are_asked_for() {
+    let small = Config {
+        vocab_size: 9,
+        hidden_size: 4,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 4,
+        ..Config::base()
+    };
+    let dir = tempfile::TempDir::new().unwrap();
+    let store = crate::ParamStore::new(1);
+    BertModel::new(&small, store.builder(DType::F32, &Device::Cpu)).unwrap();
+    crate::save_pretrained::<BertModel>(dir.path(), &small, &store, &[]).unwrap();
+    let load = |labels: &[&str]| {
+        let labels = Some(labels.iter().map(ToString::to_string).collect());
+        let options = crate::LoadOptions { new_head: Some(1), labels, ..Default::default() };
+        crate::from_pretrained_with::<BertForTokenClassification>(dir.path(), &options)
+    };
+    let loaded = load(&["O", "B-x", "I-x"]).unwrap();
+    assert_eq!(loaded.config.labels(), ["O", "B-x", "I-x"]);
+    assert_eq!(loaded.store.get("classifier.weight").unwrap().dims(), [3, 4]);
+    loaded.save(dir.path(), &[]).unwrap();
+    let text = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
+    let keys: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&keys["id2label"]["2"], &keys["label2id"]["I-x"]), (&"I-x".into(), &2.into()));
+    assert_eq!(keys["num_labels"], 3);
+    assert!(load(&["a", "a"]).unwrap_err().to_string().contains("`a` stands twice"));
+    // The head that is there now has another size.
+    assert!(load(&["a", "b"]).unwrap_err().to_string().contains("classifier.weight"));
+}
+
+#[test]
 fn what_makes_no_sense_is_named() {
     let error = |config: Config| config.validate().unwrap_err().to_string();
     assert!(error(Config { num_attention_heads: 7, ..Config::base() }).contains("7 heads"));
