@@ -1,5 +1,6 @@
 //! `mnemic`: train memory networks, ask them questions, see what they attended to.
 
+mod algorithms;
 mod args;
 mod ask;
 mod bench;

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use mnemic_tasks::Recipe;
+use mnemic_tasks::algorithms::is_algorithm;
 use mnemic_tasks::babi::{self, BabiModel, RunOptions};
 use mnemic_tasks::engine::{Interrupt, Observer, ProgressBar};
 use mnemic_tasks::fine_tune::is_fine_tune;
 
 use crate::args::{EvalArgs, TrainArgs};
-use crate::{fine_tune, output};
+use crate::{algorithms, fine_tune, output};
 
 /// The exit code of a run that a signal stopped: that of Ctrl-C in a shell.
 const INTERRUPTED: u8 = 130;
@@ -27,6 +28,9 @@ pub(crate) fn command_line() -> String {
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if is_fine_tune(&args.recipe)? {
         return Ok(exit_code(fine_tune::train(args)?));
+    }
+    if is_algorithm(&args.recipe)? {
+        return Ok(exit_code(algorithms::train(args)?));
     }
     let recipe = Recipe::read_task(&args.recipe, args.task, &args.set)?;
     let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));

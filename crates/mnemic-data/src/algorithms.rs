@@ -25,6 +25,8 @@ pub enum Algorithm {
         length: (usize, usize),
         /// The least and the most repetitions.
         repeats: (usize, usize),
+        /// The range whose mean and variance the number shown is normalised by: that of training, also in tests.
+        shown: (usize, usize),
     },
     /// Section 4.3: items of three vectors, each after a delimiter; then one of them between two query delimiters, and the next item is
     /// to be given. The last item is never asked about.
@@ -111,7 +113,7 @@ impl Algorithm {
 
     /// Repeat copy as in the paper: 1 to 10 vectors of 8 bits, 1 to 10 times.
     pub fn repeat_copy() -> Self {
-        Self::RepeatCopy { bits: 8, length: (1, 10), repeats: (1, 10) }
+        Self::RepeatCopy { bits: 8, length: (1, 10), repeats: (1, 10), shown: (1, 10) }
     }
 
     /// Associative recall as in the paper: 2 to 6 items of three vectors of 6 bits.
@@ -129,6 +131,55 @@ impl Algorithm {
         Self::PrioritySort { bits: 8, inputs: 20, outputs: 16 }
     }
 
+    /// The task of this name in recipes, with the paper's sizes.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn named(name: &str) -> Result<Self> {
+        Ok(match name {
+            "copy" => Self::copy(),
+            "repeat-copy" => Self::repeat_copy(),
+            "associative-recall" => Self::associative_recall(),
+            "n-grams" => Self::n_grams(),
+            "priority-sort" => Self::priority_sort(),
+            other => {
+                return Err(Error::UnknownName {
+                    kind: "task",
+                    given: other.into(),
+                    expected: "copy, repeat-copy, associative-recall, n-grams or priority-sort"
+                        .into(),
+                });
+            }
+        })
+    }
+
+    /// The same task at given sizes only: vectors (copy), vectors and repetitions (repeat copy), items (recall), bits (n-grams), vectors
+    /// given and given back (sort).
+    ///
+    /// # Errors
+    /// When there are more or fewer sizes than that, or they make no sense.
+    pub fn at(&self, sizes: &[usize]) -> Result<Self> {
+        let task = match (*self, sizes) {
+            (Self::Copy { bits, .. }, &[n]) => Self::Copy { bits, length: (n, n) },
+            (Self::RepeatCopy { bits, shown, .. }, &[n, times]) => {
+                Self::RepeatCopy { bits, length: (n, n), repeats: (times, times), shown }
+            }
+            (Self::AssociativeRecall { bits, .. }, &[n]) => {
+                Self::AssociativeRecall { bits, items: (n, n) }
+            }
+            (Self::NGrams { .. }, &[length]) => Self::NGrams { length },
+            (Self::PrioritySort { bits, .. }, &[inputs, outputs]) => {
+                Self::PrioritySort { bits, inputs, outputs }
+            }
+            _ => {
+                let reason = format!("{sizes:?}: not as many as {self:?} has");
+                return Err(Error::argument("sizes", reason));
+            }
+        };
+        task.validate()?;
+        Ok(task)
+    }
+
     /// Widths of inputs and outputs.
     pub fn sizes(&self) -> (usize, usize) {
         match *self {
@@ -144,8 +195,8 @@ impl Algorithm {
         let ordered = |(least, most): (usize, usize), from: usize| from <= least && least <= most;
         let fits = match *self {
             Self::Copy { bits, length } => bits > 0 && ordered(length, 1),
-            Self::RepeatCopy { bits, length, repeats } => {
-                bits > 0 && ordered(length, 1) && ordered(repeats, 1)
+            Self::RepeatCopy { bits, length, repeats, shown } => {
+                bits > 0 && ordered(length, 1) && ordered(repeats, 1) && ordered(shown, 1)
             }
             Self::AssociativeRecall { bits, items } => bits > 0 && ordered(items, 2),
             Self::NGrams { length } => length > CONTEXT,
@@ -180,9 +231,9 @@ impl Algorithm {
             Self::Copy { length, .. } => {
                 self.copy_batch(batch_size, within(&mut draws, length), draws)
             }
-            Self::RepeatCopy { length, repeats, .. } => {
+            Self::RepeatCopy { length, repeats, shown, .. } => {
                 let (n, times) = (within(&mut draws, length), within(&mut draws, repeats));
-                self.repeat_batch(batch_size, (n, times, repeats), draws)
+                self.repeat_batch(batch_size, (n, times, shown), draws)
             }
             Self::AssociativeRecall { items, .. } => {
                 self.recall_batch(batch_size, within(&mut draws, items), draws)
@@ -390,7 +441,8 @@ mod tests {
 
     #[test]
     fn copies_follow_the_number_of_times() {
-        let task = Algorithm::RepeatCopy { bits: 3, length: (2, 2), repeats: (3, 3) };
+        let task =
+            Algorithm::RepeatCopy { bits: 3, length: (2, 2), repeats: (3, 3), shown: (1, 10) };
         let batch = task.batch(2, 1, 0).unwrap();
         assert_eq!((batch.steps, scored(&batch)), (10, (3..10).collect()));
         for row in 0..2 {
@@ -404,10 +456,8 @@ mod tests {
             assert_eq!(step(&batch, row, 9).1, [0., 0., 0., 1.]);
         }
         let number = |times: usize| {
-            let task = Algorithm::RepeatCopy { bits: 1, length: (1, 1), repeats: (1, 10) };
-            let batches = (0..500).map(|i| task.batch(1, 1, i).unwrap());
-            let batch = batches.into_iter().find(|b| b.steps == 3 + times).unwrap();
-            step(&batch, 0, 1).0[1]
+            let batch = Algorithm::repeat_copy().at(&[1, times]).unwrap().batch(1, 1, 0).unwrap();
+            step(&batch, 0, 1).0[8]
         };
         assert!((number(1) + 1.5667).abs() < 1e-3 && (number(10) - 1.5667).abs() < 1e-3);
     }
@@ -476,5 +526,11 @@ mod tests {
         ] {
             assert!(task.batch(1, 1, 0).unwrap_err().to_string().contains("sizes out of range"));
         }
+        assert!(Algorithm::copy().at(&[1, 2]).is_err() && Algorithm::copy().at(&[0]).is_err());
+        assert_eq!(
+            Algorithm::named("copy").unwrap().at(&[50]).unwrap().batch(1, 1, 0).unwrap().steps,
+            101
+        );
+        assert!(Algorithm::named("sort").unwrap_err().to_string().contains("priority-sort"));
     }
 }

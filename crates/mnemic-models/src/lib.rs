@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod any;
+mod any_sequence;
 mod autoregressive;
 mod config;
 mod error;
@@ -16,9 +17,11 @@ pub mod transformer;
 pub mod word_vectors;
 
 pub use any::{AnyStoryModel, ModelConfig};
+pub use any_sequence::{AnySequenceModel, SequenceConfig};
 pub use autoregressive::Autoregressive;
 pub use config::Sizes;
 pub use error::{Error, MisshapenTensor, MissingTensor, Result, UnusedTensor, WeightsMismatch};
+pub use mnemic_layers::losses::bce_with_logits;
 pub use mnemic_layers::losses::{CrossEntropy, IGNORE, Reduction, cross_entropy};
 pub use mnemic_layers::{Context, ParamStore, Philox, Trace, Watched, log_softmax, scale, softmax};
 #[cfg(feature = "tokenizers")]

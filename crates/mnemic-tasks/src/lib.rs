@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod algorithms;
 pub mod babi;
 mod error;
 mod files;
@@ -8,6 +9,7 @@ pub mod generation;
 mod place;
 mod provenance;
 pub mod recipe;
+mod run_folder;
 
 pub use error::{Error, Result};
 pub use files::write_text;

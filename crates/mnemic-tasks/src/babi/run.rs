@@ -17,6 +17,7 @@ use crate::babi::BabiData;
 use crate::error::engine;
 use crate::provenance::Provenance;
 use crate::recipe::Recipe;
+use crate::run_folder::{claim, finished};
 use crate::{Error, Place, Result};
 
 /// Where a run goes and what it listens to.
@@ -190,41 +191,6 @@ fn content(recipe: &Recipe) -> Option<StopWhen> {
         }
         None => recipe.train.stop_when.clone(),
     }
-}
-
-/// What a run of the very same recipe that came to its end left in the folder: with its commit and its times.
-fn finished(recipe: &Recipe, dir: &Path) -> Result<Option<RunResult>> {
-    let (path, written) = (dir.join("result.json"), dir.join("recipe.toml"));
-    if !path.exists() || !written.exists() {
-        return Ok(None);
-    }
-    if std::fs::read_to_string(&written).map_err(Error::io(&written))? != recipe.to_toml()? {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let result: RunResult = serde_json::from_str(&text).map_err(Error::json(&path))?;
-    Ok((!result.interrupted).then_some(result))
-}
-
-/// Writes the recipe into a new folder, or checks that the folder belongs to it.
-fn claim(recipe: &Recipe, dir: &Path) -> Result<()> {
-    let path = dir.join("recipe.toml");
-    if !path.exists() {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        return crate::files::write(&path, recipe.to_toml()?.as_bytes());
-    }
-    let other = Recipe::read(&path, &[])?;
-    let same = |a: &Recipe, b: &Recipe| {
-        (&a.name, &a.model, a.data.tasks.as_slice()) == (&b.name, &b.model, b.data.tasks.as_slice())
-    };
-    if same(recipe, &other) {
-        return crate::files::write(&path, recipe.to_toml()?.as_bytes());
-    }
-    Err(Error::request(format!(
-        "{} holds a run of another recipe ({}); choose another folder with --run",
-        dir.display(),
-        other.name
-    )))
 }
 
 fn interrupted(recipe: &Recipe, options: &RunOptions) -> RunResult {

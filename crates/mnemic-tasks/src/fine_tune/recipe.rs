@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::data::TextDataset;
 use crate::recipe::file::{apply_override, text};
+use crate::run_folder::RunRecipe;
 use crate::{Error, Result};
 
 /// A recipe for fine-tuning. Unknown keys are errors.
@@ -162,6 +163,24 @@ impl FineTuneRecipe {
     }
 }
 
+impl RunRecipe for FineTuneRecipe {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn to_toml(&self) -> Result<String> {
+        self.to_toml()
+    }
+
+    fn parse(text: &str, place: &str) -> Result<Self> {
+        Self::parse(text, place, &[])
+    }
+
+    fn continues(&self, other: &Self) -> bool {
+        (&self.name, &self.model, &self.data) == (&other.name, &other.model, &other.data)
+    }
+}
+
 /// Whether the recipe of this file is one for fine-tuning, as its `data.dataset` says.
 ///
 /// # Errors
@@ -173,12 +192,14 @@ pub fn is_fine_tune(path: &Path) -> Result<bool> {
     let name = table.get("data").and_then(|data| data.get("dataset")).and_then(Value::as_str);
     match name {
         // Whatever is missing is named when the recipe is read.
-        None | Some("babi") => Ok(false),
+        None | Some("babi" | "algorithms") => Ok(false),
         Some(name) if TextDataset::ALL.iter().any(|set| set.name() == name) => Ok(true),
         Some(name) => {
             let known: Vec<_> = TextDataset::ALL.iter().map(|set| set.name()).collect();
-            let reason =
-                format!("data.dataset = {name:?}: expected babi or one of {}", known.join(", "));
+            let reason = format!(
+                "data.dataset = {name:?}: expected babi, algorithms or one of {}",
+                known.join(", ")
+            );
             Err(Error::recipe(place, reason))
         }
     }

@@ -17,6 +17,7 @@ use super::recipe::{FineTuneRecipe, Head};
 use super::results::FineTuneRow;
 use crate::babi::{RunOptions, update_csv};
 use crate::provenance::Provenance;
+use crate::run_folder::{RunRecipe, claim, finished};
 use crate::{Error, Result};
 
 /// Files of a tokenizer, which go into the model's folder as they are.
@@ -224,38 +225,4 @@ impl Run<'_> {
 fn fingerprint(recipe: &FineTuneRecipe) -> Result<String> {
     let parts = (&recipe.model, &recipe.data, &recipe.batches);
     serde_json::to_string(&parts).map_err(Error::json(Path::new("recipe")))
-}
-
-/// What a run of the very same recipe that came to its end left in the folder: with its commit and its times.
-fn finished(recipe: &FineTuneRecipe, dir: &Path) -> Result<Option<FineTuneResult>> {
-    let (path, written) = (dir.join("result.json"), dir.join("recipe.toml"));
-    if !path.exists() || !written.exists() {
-        return Ok(None);
-    }
-    if std::fs::read_to_string(&written).map_err(Error::io(&written))? != recipe.to_toml()? {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    serde_json::from_str(&text).map(Some).map_err(Error::json(&path))
-}
-
-/// Writes the recipe into a new folder, or checks that the folder belongs to it.
-fn claim(recipe: &FineTuneRecipe, dir: &Path) -> Result<()> {
-    let path = dir.join("recipe.toml");
-    if path.exists() {
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let other = FineTuneRecipe::parse(&text, &path.display().to_string(), &[]);
-        let same = other.as_ref().is_ok_and(|other| {
-            (&other.name, &other.model, &other.data) == (&recipe.name, &recipe.model, &recipe.data)
-        });
-        if !same {
-            let name = other.map_or_else(|_| "of another kind".into(), |other| other.name);
-            return Err(Error::request(format!(
-                "{} holds a run of another recipe ({name}); choose another folder with --run",
-                dir.display(),
-            )));
-        }
-    }
-    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    crate::files::write(&path, recipe.to_toml()?.as_bytes())
 }

@@ -45,6 +45,7 @@ use mnemic_data::babi::{Edition, Task};
 use mnemic_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::run_folder::RunRecipe;
 use crate::{Error, Result};
 
 /// A recipe.
@@ -225,6 +226,25 @@ impl Recipe {
             return Err("data.max_sentences = 0: expected at least 1".into());
         }
         Ok(())
+    }
+}
+
+impl RunRecipe for Recipe {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn to_toml(&self) -> Result<String> {
+        self.to_toml()
+    }
+
+    fn parse(text: &str, place: &str) -> Result<Self> {
+        Self::parse(text, place, &[])
+    }
+
+    fn continues(&self, other: &Self) -> bool {
+        (&self.name, &self.model, self.data.tasks.as_slice())
+            == (&other.name, &other.model, other.data.tasks.as_slice())
     }
 }
 

@@ -23,7 +23,7 @@ use mnemic_layers::{
     linear, stack, tanh, unbind,
 };
 
-use crate::sequence::SequenceModel;
+use crate::sequence::{SequenceModel, wanted_steps};
 
 pub use config::{Config, Controller};
 
@@ -36,7 +36,7 @@ pub use config::{Config, Controller};
 /// let store = ParamStore::new(0);
 /// let ntm = Ntm::new(&Config::lstm(9, 8), store.builder(DType::F32, &Device::Cpu))?;
 /// let ctx = Context::eval().watching();
-/// let scores = ntm.forward(&Tensor::zeros((2, 5, 9), DType::F32, &Device::Cpu)?, &ctx)?;
+/// let scores = ntm.forward(&Tensor::zeros((2, 5, 9), DType::F32, &Device::Cpu)?, None, &ctx)?;
 /// assert_eq!(scores.dims(), [2, 5, 8]);
 /// let first = &ctx.take_trace()[0]; // the read heads' weightings in step 0
 /// assert_eq!((first.name.as_str(), first.value.dims()), ("read_weights", &[2, 1, 128][..]));
@@ -119,7 +119,7 @@ impl Ntm {
         Ok(State { controller: None, memory: self.memory.start(b)?, steps: 0 })
     }
 
-    /// One step on `x (b, i)`: the scores `(b, o)` and the next state.
+    /// One step on `x (b, i)`: what the output is linear in, `[h_t; r_t]`, and the next state.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -137,8 +137,16 @@ impl Ntm {
             }
         };
         let memory = self.memory.step(&hidden, &state.memory, state.steps, ctx)?;
-        let scores = self.output.forward(&concat(&[hidden, memory.read.clone()])?)?;
-        Ok((scores, State { controller, memory, steps: state.steps + 1 }))
+        let features = concat(&[hidden, memory.read.clone()])?;
+        Ok((features, State { controller, memory, steps: state.steps + 1 }))
+    }
+
+    /// The scores of what [`step`](Self::step) gives, of any leading axes.
+    ///
+    /// # Errors
+    /// When the width does not fit.
+    pub fn scores(&self, features: &Tensor) -> Result<Tensor> {
+        self.output.forward(features)
     }
 }
 
@@ -151,7 +159,7 @@ impl SequenceModel for Ntm {
         self.config.output_size
     }
 
-    fn forward(&self, inputs: &Tensor, ctx: &Context) -> Result<Tensor> {
+    fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
         let (b, t, width) = inputs.dims3()?;
         if width != self.config.input_size {
             bail!(
@@ -160,16 +168,16 @@ impl SequenceModel for Ntm {
                 inputs.dims()
             );
         }
-        if t == 0 {
-            return Tensor::zeros((b, 0, self.config.output_size), inputs.dtype(), inputs.device());
-        }
+        let wanted = wanted_steps(wanted, t)?;
         let mut state = self.start(b)?;
-        let mut outputs = Vec::with_capacity(t);
-        for x in unbind(inputs)? {
-            let (scores, next) = self.step(&x, &state, ctx)?;
-            outputs.push(scores);
+        let mut features = Vec::with_capacity(t);
+        for (x, wanted) in unbind(inputs)?.iter().zip(wanted) {
+            let (given, next) = self.step(x, &state, ctx)?;
+            if wanted {
+                features.push(given);
+            }
             state = next;
         }
-        stack(&outputs)
+        self.scores(&stack(&features)?)
     }
 }

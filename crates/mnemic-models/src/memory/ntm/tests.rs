@@ -41,7 +41,7 @@ fn gradients_reach_every_parameter() {
         let (ntm, store) = build(&small(controller), DType::F64);
         let inputs = waves(&[2, 5, 3], 1., 1., DType::F64);
         let loss =
-            ntm.forward(&inputs, &Context::eval()).unwrap().sqr().unwrap().sum_all().unwrap();
+            ntm.forward(&inputs, None, &Context::eval()).unwrap().sqr().unwrap().sum_all().unwrap();
         assert_eq!(without_gradient(&store, &loss), Vec::<String>::new());
     }
 }
@@ -52,10 +52,10 @@ fn later_inputs_and_other_rows_change_nothing() {
         let (ntm, _) = build(&small(controller), DType::F64);
         let ctx = Context::eval();
         let inputs = waves(&[3, 6, 3], 1., 1., DType::F64);
-        let whole = ntm.forward(&inputs, &ctx).unwrap();
-        let first = ntm.forward(&inputs.narrow(1, 0, 4).unwrap(), &ctx).unwrap();
+        let whole = ntm.forward(&inputs, None, &ctx).unwrap();
+        let first = ntm.forward(&inputs.narrow(1, 0, 4).unwrap(), None, &ctx).unwrap();
         assert_close("first steps", &first, &whole.narrow(1, 0, 4).unwrap(), 1e-12, 1e-12);
-        let row = ntm.forward(&inputs.narrow(0, 1, 1).unwrap(), &ctx).unwrap();
+        let row = ntm.forward(&inputs.narrow(0, 1, 1).unwrap(), None, &ctx).unwrap();
         assert_close("one row", &row, &whole.narrow(0, 1, 1).unwrap(), 1e-12, 1e-12);
     }
 }
@@ -64,7 +64,7 @@ fn later_inputs_and_other_rows_change_nothing() {
 fn weightings_are_watched_and_sum_to_one() {
     let (ntm, _) = build(&small(Controller::Lstm), DType::F64);
     let ctx = Context::eval().watching();
-    ntm.forward(&waves(&[2, 3, 3], 1., 1., DType::F64), &ctx).unwrap();
+    ntm.forward(&waves(&[2, 3, 3], 1., 1., DType::F64), None, &ctx).unwrap();
     let trace = ctx.take_trace();
     let names: Vec<(&str, usize)> = trace.iter().map(|w| (w.name.as_str(), w.step)).collect();
     assert_eq!(names[..3], [("read_weights", 0), ("write_weights", 0), ("memory", 0)]);
@@ -80,7 +80,7 @@ fn weightings_are_watched_and_sum_to_one() {
 fn long_sequences_train() {
     let (ntm, store) = build(&small(Controller::Lstm), DType::F32);
     let inputs = waves(&[1, 2000, 3], 1., 1., DType::F32);
-    let scores = ntm.forward(&inputs, &Context::eval()).unwrap();
+    let scores = ntm.forward(&inputs, None, &Context::eval()).unwrap();
     let loss = bce_with_logits(&scores, &scores.zeros_like().unwrap(), Reduction::Mean).unwrap();
     assert!(mnemic_layers::only_fused(&loss));
     let vars: Vec<Var> = store.vars().into_iter().map(|(_, v)| v).collect();
@@ -121,7 +121,7 @@ fn copying_is_learnt() {
         }
         let inputs = Tensor::from_vec(inputs, (b, 7, 4), &Device::Cpu).unwrap();
         let targets = Tensor::from_vec(targets, (b, n, 3), &Device::Cpu).unwrap();
-        let scores = ntm.forward(&inputs, &Context::eval()).unwrap().narrow(1, 4, n).unwrap();
+        let scores = ntm.forward(&inputs, None, &Context::eval()).unwrap().narrow(1, 4, n).unwrap();
         let loss =
             bce_with_logits(&scores.contiguous().unwrap(), &targets, Reduction::Mean).unwrap();
         losses.push(loss.to_scalar::<f32>().unwrap());
@@ -149,6 +149,6 @@ fn wrong_sizes_are_named() {
     assert!(error(Config { max_shift: 128, ..Config::lstm(9, 8) }).contains("max_shift 128"));
     let (ntm, _) = build(&Config::lstm(9, 8), DType::F32);
     let inputs = Tensor::zeros((1, 2, 3), DType::F32, &Device::Cpu).unwrap();
-    let error = ntm.forward(&inputs, &Context::eval()).unwrap_err().to_string();
+    let error = ntm.forward(&inputs, None, &Context::eval()).unwrap_err().to_string();
     assert!(error.contains("(b, t, 9), got [1, 2, 3]"), "{error}");
 }

@@ -1,0 +1,213 @@
+//! Every model that learns algorithms behind one type, chosen by name.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use mnemic_layers::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::memory::ntm;
+use crate::pretrained::{ARCHITECTURES, PretrainedModel};
+use crate::recurrent::lstm_transducer;
+use crate::sequence::SequenceModel;
+
+/// The config of any of them. As JSON it is the architecture's own keys and `model_type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum SequenceConfig {
+    /// Neural Turing Machine.
+    Ntm(ntm::Config),
+    /// LSTM that answers at every step.
+    LstmTransducer(lstm_transducer::Config),
+}
+
+/// A model of any of these architectures.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum AnySequenceModel {
+    /// Neural Turing Machine.
+    Ntm(Box<ntm::Ntm>),
+    /// LSTM that answers at every step.
+    LstmTransducer(Box<lstm_transducer::LstmTransducer>),
+}
+
+impl SequenceConfig {
+    /// The names of the architectures.
+    pub const ARCHITECTURES: [&'static str; 2] = ["ntm", "lstm-transducer"];
+
+    /// The paper's config of an architecture for these widths of inputs and outputs, with `changes` of single keys.
+    ///
+    /// ```
+    /// use mnemic_models::SequenceConfig;
+    /// let changes = serde_json::json!({ "num_slots": 64 });
+    /// let config = SequenceConfig::new("ntm", (9, 8), changes.as_object().unwrap().clone())?;
+    /// assert_eq!(config.architecture(), "ntm");
+    /// let error = SequenceConfig::new("ntm", (9, 8), serde_json::from_str(r#"{"slots": 1}"#)?).unwrap_err();
+    /// assert!(error.to_string().contains("slots"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the architecture or a key is unknown, or a value makes no sense.
+    pub fn new(
+        architecture: &str,
+        (input_size, output_size): (usize, usize),
+        changes: Map<String, Value>,
+    ) -> Result<Self> {
+        let base = match architecture {
+            "ntm" => Self::Ntm(ntm::Config::lstm(input_size, output_size)),
+            "lstm-transducer" => {
+                Self::LstmTransducer(lstm_transducer::Config::lstm(input_size, output_size))
+            }
+            other => {
+                let reason = format!("expected one of {}", Self::ARCHITECTURES.join(", "));
+                return Err(Error::config(format!("architecture `{other}`"), reason));
+            }
+        };
+        let mut keys = base.keys()?;
+        keys.extend(changes);
+        Self::from_keys(keys)
+    }
+
+    fn from_keys(keys: Map<String, Value>) -> Result<Self> {
+        let config: Self = serde_json::from_value(Value::Object(keys))
+            .map_err(|e| Error::config("config", e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn keys(&self) -> Result<Map<String, Value>> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(keys)) => Ok(keys),
+            Ok(_) => Err(Error::config(self.architecture(), "the config is not an object")),
+            Err(e) => Err(Error::config(self.architecture(), e.to_string())),
+        }
+    }
+
+    /// The name of the architecture.
+    pub fn architecture(&self) -> &'static str {
+        match self {
+            Self::Ntm(_) => "ntm",
+            Self::LstmTransducer(_) => "lstm-transducer",
+        }
+    }
+
+    fn type_name(&self) -> &'static str {
+        match self {
+            Self::Ntm(_) => "Ntm",
+            Self::LstmTransducer(_) => "LstmTransducer",
+        }
+    }
+
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// When one makes no sense, naming it.
+    pub fn validate(&self) -> Result<()> {
+        Ok(match self {
+            Self::Ntm(config) => config.validate()?,
+            Self::LstmTransducer(config) => config.validate()?,
+        })
+    }
+
+    /// The model with its parameters from `vb`.
+    ///
+    /// # Errors
+    /// When the config is not valid, or a parameter exists with another shape or type.
+    pub fn build(&self, vb: VarBuilder<'_>) -> Result<AnySequenceModel> {
+        Ok(match self {
+            Self::Ntm(config) => AnySequenceModel::Ntm(Box::new(ntm::Ntm::new(config, vb)?)),
+            Self::LstmTransducer(config) => {
+                let model = lstm_transducer::LstmTransducer::new(config, vb)?;
+                AnySequenceModel::LstmTransducer(Box::new(model))
+            }
+        })
+    }
+}
+
+impl AnySequenceModel {
+    fn inner(&self) -> &dyn SequenceModel {
+        match self {
+            Self::Ntm(model) => model.as_ref(),
+            Self::LstmTransducer(model) => model.as_ref(),
+        }
+    }
+}
+
+impl SequenceModel for AnySequenceModel {
+    fn input_size(&self) -> usize {
+        self.inner().input_size()
+    }
+
+    fn output_size(&self) -> usize {
+        self.inner().output_size()
+    }
+
+    fn forward(
+        &self,
+        inputs: &Tensor,
+        wanted: Option<&[bool]>,
+        ctx: &Context,
+    ) -> candle_core::Result<Tensor> {
+        self.inner().forward(inputs, wanted, ctx)
+    }
+}
+
+impl PretrainedModel for AnySequenceModel {
+    type Config = SequenceConfig;
+
+    fn read_config(mut keys: Map<String, Value>) -> Result<SequenceConfig> {
+        keys.remove(ARCHITECTURES);
+        SequenceConfig::from_keys(keys)
+    }
+
+    fn config_keys(config: &SequenceConfig) -> Result<Map<String, Value>> {
+        let mut keys = config.keys()?;
+        keys.insert(ARCHITECTURES.into(), vec![config.type_name()].into());
+        Ok(keys)
+    }
+
+    fn build(config: &SequenceConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        config.build(vb)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use mnemic_layers::ParamStore;
+    use mnemic_testing::{assert_close, waves};
+
+    use super::*;
+    use crate::{Pretrained, from_pretrained, save_pretrained};
+
+    #[test]
+    fn both_are_saved_and_read_again() {
+        for name in SequenceConfig::ARCHITECTURES {
+            let changes = serde_json::json!({ "hidden_size": 6 });
+            let changes = changes.as_object().unwrap().clone();
+            let config = SequenceConfig::new(name, (3, 2), changes).unwrap();
+            let store = ParamStore::new(1);
+            let model = config.build(store.builder(DType::F32, &Device::Cpu)).unwrap();
+            let dir = tempfile::TempDir::new().unwrap();
+            save_pretrained::<AnySequenceModel>(dir.path(), &config, &store, &[]).unwrap();
+            let again: Pretrained<AnySequenceModel> =
+                from_pretrained(dir.path(), DType::F32, &Device::Cpu).unwrap();
+            assert_eq!(again.config, config);
+            let inputs = waves(&[2, 4, 3], 1., 1., DType::F32);
+            let scores = |m: &AnySequenceModel| m.forward(&inputs, None, &Context::eval()).unwrap();
+            assert_close(name, &scores(&again.model), &scores(&model), 0., 0.);
+        }
+    }
+
+    #[test]
+    fn unknown_names_and_keys_are_refused() {
+        let error = SequenceConfig::new("nmt", (3, 2), Map::new()).unwrap_err().to_string();
+        assert!(error.contains("`nmt`") && error.contains("ntm, lstm-transducer"), "{error}");
+        let changes = serde_json::json!({ "num_slots": 0 });
+        let error = SequenceConfig::new("ntm", (3, 2), changes.as_object().unwrap().clone());
+        assert!(error.unwrap_err().to_string().contains("num_slots"));
+    }
+}

@@ -1,0 +1,37 @@
+//! Algorithmic tasks: a model learns to copy, recall, predict or sort from sequences that are generated without end.
+//!
+//! ```toml
+//! name = "ntm-copy"
+//!
+//! [model]
+//! architecture = "ntm"              # or lstm-transducer; any key of the model's config overrides it
+//!
+//! [data]
+//! dataset = "algorithms"
+//! task = "copy"                     # repeat-copy, associative-recall, n-grams, priority-sort
+//! test = [[20], [50]]               # sizes that are tested: here numbers of vectors
+//!
+//! [batches]
+//! size = 32
+//! per_epoch = 100
+//!
+//! [train]
+//! seed = 1
+//! epochs = 100
+//! optimizer = { name = "adam", lr = 0.001 }
+//! clip = { global_norm = 50.0 }
+//! stop_when = { metric = "wrong_bits", below = 0.01, epochs = 3 }
+//! ```
+//!
+//! The loss is the cross-entropy summed over the bits that are scored, in bits for each sequence (A. Graves et al. 2014, arXiv 1410.5401). An "epoch" is a
+//! number of fresh batches; validation sequences come from a stream of their own, and tests from a third.
+
+mod problem;
+mod recipe;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use problem::{AlgorithmProblem, SequenceScore, evaluate_sequences};
+pub use recipe::{AlgorithmData, AlgorithmRecipe, SequenceBatches, is_algorithm};
+pub use run::{AlgorithmResult, AlgorithmTest, train_algorithm};

@@ -1,0 +1,198 @@
+//! A model and its generated sequences as the training engine sees them, and its test.
+
+use std::f64::consts::LN_2;
+
+use candle_core::{DType, Device, Tensor};
+use mnemic_data::algorithms::{Algorithm, SequenceBatch};
+use mnemic_models::{
+    AnySequenceModel, Context, ParamStore, Reduction, SequenceModel, bce_with_logits, scale,
+};
+use mnemic_train::{LossOutput, Problem, Validation};
+
+use super::recipe::SequenceBatches;
+use crate::Result;
+use crate::error::engine;
+
+/// How well a model does on some sequences.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SequenceScore {
+    /// Sequences.
+    pub sequences: usize,
+    /// The summed cross-entropy in bits.
+    pub bits: f64,
+    /// Wrong bits.
+    pub wrong_bits: usize,
+    /// Sequences with a wrong bit.
+    pub wrong_sequences: usize,
+}
+
+impl SequenceScore {
+    /// Cross-entropy in bits for each sequence.
+    pub fn cost(&self) -> f64 {
+        self.bits / self.sequences.max(1) as f64
+    }
+
+    /// Wrong bits for each sequence.
+    pub fn wrong(&self) -> f64 {
+        self.wrong_bits as f64 / self.sequences.max(1) as f64
+    }
+
+    fn add(&mut self, other: Self) {
+        self.sequences += other.sequences;
+        self.bits += other.bits;
+        self.wrong_bits += other.wrong_bits;
+        self.wrong_sequences += other.wrong_sequences;
+    }
+}
+
+/// The streams of random numbers that batches come from.
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Training,
+    Validation,
+    Test,
+}
+
+impl Stream {
+    /// The number of a batch in the generator's stream of a seed.
+    fn number(self, i: usize) -> u64 {
+        (self as u64) << 48 | i as u64
+    }
+}
+
+/// Inputs, targets of the scored steps and which these are.
+#[derive(Debug)]
+pub struct Sequences {
+    inputs: Tensor,
+    targets: Tensor,
+    scored: Vec<bool>,
+}
+
+impl Sequences {
+    fn new(batch: SequenceBatch, device: &Device) -> Result<Self> {
+        let SequenceBatch { batch_size: b, steps: t, input_size: i, output_size: o, .. } = batch;
+        let count = batch.scored.iter().filter(|&&scored| scored).count();
+        let rows = batch.targets.chunks_exact(o).zip(batch.scored.iter().cycle());
+        let targets: Vec<f32> =
+            rows.filter(|(_, scored)| **scored).flat_map(|(row, _)| row).copied().collect();
+        Ok(Self {
+            inputs: Tensor::from_vec(batch.inputs, (b, t, i), device)?,
+            targets: Tensor::from_vec(targets, (b, count, o), device)?,
+            scored: batch.scored,
+        })
+    }
+
+    /// The summed cross-entropy, and how much is wrong.
+    fn score(&self, model: &AnySequenceModel, ctx: &Context) -> Result<(Tensor, SequenceScore)> {
+        let scores = model.forward(&self.inputs, Some(&self.scored), ctx)?;
+        let loss = bce_with_logits(&scores, &self.targets, Reduction::Sum)?;
+        let flat = |t: &Tensor| t.detach().flatten_from(1)?.to_vec2::<f32>();
+        let (scores, targets) = (flat(&scores)?, flat(&self.targets)?);
+        let wrong = scores.iter().zip(&targets).map(|(scores, targets)| {
+            scores.iter().zip(targets).filter(|(s, t)| (**s > 0.) != (**t > 0.5)).count()
+        });
+        let wrong: Vec<usize> = wrong.collect();
+        let bits = loss.detach().to_dtype(DType::F64)?.to_scalar::<f64>()? / LN_2;
+        let score = SequenceScore {
+            sequences: wrong.len(),
+            bits,
+            wrong_bits: wrong.iter().sum(),
+            wrong_sequences: wrong.iter().filter(|&&n| n > 0).count(),
+        };
+        Ok((loss, score))
+    }
+}
+
+/// Tests a model on `count` batches of `size` sequences of the test stream of `seed`.
+///
+/// # Errors
+/// When the task does not fit the model.
+pub fn evaluate_sequences(
+    model: &AnySequenceModel,
+    task: &Algorithm,
+    (size, count): (usize, usize),
+    seed: u64,
+    device: &Device,
+) -> Result<SequenceScore> {
+    evaluate(model, task, (size, count), (seed, Stream::Test), device)
+}
+
+fn evaluate(
+    model: &AnySequenceModel,
+    task: &Algorithm,
+    (size, count): (usize, usize),
+    (seed, stream): (u64, Stream),
+    device: &Device,
+) -> Result<SequenceScore> {
+    let mut total = SequenceScore::default();
+    for i in 0..count {
+        let batch = Sequences::new(task.batch(size, seed, stream.number(i))?, device)?;
+        total.add(batch.score(model, &Context::eval())?.1);
+    }
+    Ok(total)
+}
+
+/// A model that learns an algorithm.
+pub struct AlgorithmProblem<'a> {
+    /// What is trained.
+    pub model: &'a AnySequenceModel,
+    /// Its parameters.
+    pub store: &'a ParamStore,
+    /// The task.
+    pub task: Algorithm,
+    /// How many sequences.
+    pub batches: &'a SequenceBatches,
+    /// The seed of the sequences.
+    pub seed: u64,
+    /// Where the parameters are.
+    pub device: Device,
+    /// Whatever must be the same for a run to go on.
+    pub fingerprint: String,
+}
+
+impl Problem for AlgorithmProblem<'_> {
+    type Batch = Sequences;
+
+    fn store(&self) -> &ParamStore {
+        self.store
+    }
+
+    fn train_batches(&self, epoch: usize) -> mnemic_train::Result<Vec<Vec<usize>>> {
+        let SequenceBatches { size, per_epoch, .. } = *self.batches;
+        // A batch is named by its sequences: the first divided by their number is its own.
+        let batch = |i: usize| ((epoch * per_epoch + i) * size..).take(size).collect();
+        Ok((0..per_epoch).map(batch).collect())
+    }
+
+    fn load_batch(&self, indices: &[usize]) -> mnemic_train::Result<Sequences> {
+        let size = self.batches.size;
+        let number = Stream::Training.number(indices.first().map_or(0, |first| first / size));
+        let batch = self.task.batch(size, self.seed, number).map_err(|e| engine(e.into()))?;
+        Sequences::new(batch, &self.device).map_err(engine)
+    }
+
+    fn loss(&self, batch: &Sequences, ctx: &Context) -> mnemic_train::Result<LossOutput> {
+        let (loss, score) = batch.score(self.model, ctx).map_err(engine)?;
+        let mean = scale(&loss, 1. / score.sequences.max(1) as f64)?;
+        Ok(LossOutput::new(mean, score.sequences)
+            .with("bits", score.bits)
+            .with("wrong_bits", score.wrong_bits as f64)
+            .with("error", score.wrong_sequences as f64))
+    }
+
+    fn validate(&self) -> mnemic_train::Result<Validation> {
+        let SequenceBatches { size, evaluation, .. } = *self.batches;
+        let stream = (self.seed, Stream::Validation);
+        let score = evaluate(self.model, &self.task, (size, evaluation), stream, &self.device)
+            .map_err(engine)?;
+        let wrong = score.wrong_sequences as f64 / score.sequences.max(1) as f64;
+        Ok(Validation::new(score.cost() * LN_2)
+            .with("bits", score.cost())
+            .with("wrong_bits", score.wrong())
+            .with("error", wrong))
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}

@@ -1,0 +1,163 @@
+//! What learns which algorithm and how, as a TOML file.
+
+use std::path::Path;
+
+use mnemic_data::algorithms::Algorithm;
+use mnemic_models::SequenceConfig;
+use mnemic_train::TrainConfig;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::recipe::file::{apply_override, text};
+use crate::run_folder::RunRecipe;
+use crate::{Error, Result};
+
+/// A recipe. Unknown keys are errors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlgorithmRecipe {
+    /// The name of the run; its folder is called so.
+    pub name: String,
+    /// What is trained, in a sentence.
+    #[serde(default)]
+    pub description: String,
+    /// The architecture, and any keys of its config that differ from the paper's.
+    pub model: Table,
+    /// The task.
+    pub data: AlgorithmData,
+    /// Batches.
+    #[serde(default)]
+    pub batches: SequenceBatches,
+    /// The engine's settings: seed, epochs, optimiser, schedule, clipping, early stopping.
+    pub train: TrainConfig,
+}
+
+/// The task and the sizes that are tested.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlgorithmData {
+    /// `algorithms`.
+    pub dataset: String,
+    /// The task's name: see [`Algorithm::named`].
+    pub task: String,
+    /// Sizes of tests, see [`Algorithm::at`]; the sizes of training where there are none.
+    #[serde(default)]
+    pub test: Vec<Vec<usize>>,
+}
+
+/// How many sequences there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SequenceBatches {
+    /// Sequences a batch.
+    pub size: usize,
+    /// Training batches an epoch.
+    pub per_epoch: usize,
+    /// Batches of a validation, and of a test.
+    pub evaluation: usize,
+}
+
+impl Default for SequenceBatches {
+    fn default() -> Self {
+        Self { size: 32, per_epoch: 100, evaluation: 10 }
+    }
+}
+
+impl AlgorithmRecipe {
+    /// Reads a recipe and applies overrides of the form `a.b=value` (a TOML value, or a bare string).
+    ///
+    /// # Errors
+    /// When the file cannot be read, a key is unknown or a value makes no sense; the message names the file and the key.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let place = path.display().to_string();
+        let text = text(path)?;
+        if overrides.is_empty() {
+            return Self::parse(&text, &place);
+        }
+        let bad = |e: toml::de::Error| Error::recipe(&place, e.to_string());
+        let mut table: Table = toml::from_str(&text).map_err(bad)?;
+        overrides.iter().try_for_each(|o| apply_override(&mut table, o))?;
+        let recipe: Self = Value::Table(table).try_into().map_err(bad)?;
+        recipe.validate().map_err(|reason| Error::recipe(&place, reason))?;
+        Ok(recipe)
+    }
+
+    /// The task with the sizes of training.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn task(&self) -> Result<Algorithm> {
+        Ok(Algorithm::named(&self.data.task)?)
+    }
+
+    /// The model's config.
+    ///
+    /// # Errors
+    /// When the architecture or a key is unknown, naming it.
+    pub fn config(&self) -> Result<SequenceConfig> {
+        let mut keys = self.model.clone();
+        let architecture = match keys.remove("architecture") {
+            Some(Value::String(name)) => name,
+            Some(other) => {
+                let reason = format!("expected a string, got {other}");
+                return Err(Error::recipe("model.architecture", reason));
+            }
+            None => return Err(Error::recipe("model", "architecture is missing")),
+        };
+        let changes = serde_json::to_value(keys).map_err(Error::json(Path::new("model")))?;
+        let changes = changes.as_object().cloned().unwrap_or_default();
+        Ok(SequenceConfig::new(&architecture, self.task()?.sizes(), changes)?)
+    }
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
+            return Err(format!("name = {:?}: expected a plain folder name", self.name));
+        }
+        if self.data.dataset != "algorithms" {
+            return Err(format!("data.dataset = {:?}: expected \"algorithms\"", self.data.dataset));
+        }
+        let SequenceBatches { size, per_epoch, evaluation } = self.batches;
+        for (key, value) in [("size", size), ("per_epoch", per_epoch), ("evaluation", evaluation)] {
+            if value == 0 {
+                return Err(format!("batches.{key} = 0: expected at least 1"));
+            }
+        }
+        let task = self.task().map_err(|e| e.to_string())?;
+        for sizes in &self.data.test {
+            task.at(sizes).map_err(|e| format!("data.test: {e}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl RunRecipe for AlgorithmRecipe {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|e| Error::recipe(&self.name, e.to_string()))
+    }
+
+    fn parse(text: &str, place: &str) -> Result<Self> {
+        let recipe: Self = toml::from_str(text).map_err(|e| Error::recipe(place, e.to_string()))?;
+        recipe.validate().map_err(|reason| Error::recipe(place, reason))?;
+        Ok(recipe)
+    }
+
+    fn continues(&self, other: &Self) -> bool {
+        (&self.name, &self.model, &self.data.task, &self.batches)
+            == (&other.name, &other.model, &other.data.task, &other.batches)
+    }
+}
+
+/// Whether the recipe of this file is one of algorithmic tasks, as its `data.dataset` says.
+///
+/// # Errors
+/// When the file cannot be read or is no TOML.
+pub fn is_algorithm(path: &Path) -> Result<bool> {
+    let table: Table = toml::from_str(&text(path)?)
+        .map_err(|e| Error::recipe(path.display().to_string(), e.to_string()))?;
+    let name = table.get("data").and_then(|data| data.get("dataset")).and_then(Value::as_str);
+    Ok(name == Some("algorithms"))
+}

@@ -1,0 +1,69 @@
+use std::path::Path;
+
+use mnemic_train::Interrupt;
+
+use super::*;
+use crate::babi::RunOptions;
+use crate::run_folder::RunRecipe;
+
+fn recipe(extra: &str) -> crate::Result<AlgorithmRecipe> {
+    let text = format!(
+        "name = \"small\"\n[model]\narchitecture = \"ntm\"\nhidden_size = 16\nnum_slots = 8\nslot_width = 6\n\
+         [data]\ndataset = \"algorithms\"\ntask = \"copy\"\ntest = [[2], [5]]\n\
+         [batches]\nsize = 4\nper_epoch = 6\nevaluation = 2\n\
+         [train]\nseed = 3\nepochs = 2\noptimizer = {{ name = \"adam\", lr = 0.01 }}\n{extra}"
+    );
+    AlgorithmRecipe::parse(&text, "small.toml")
+}
+
+fn options(dir: &Path) -> RunOptions {
+    RunOptions { run_dir: dir.to_path_buf(), interrupt: Interrupt::default(), ..Default::default() }
+}
+
+#[test]
+fn a_run_trains_tests_and_saves_and_gives_the_same_again() {
+    let (one, two) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+    let recipe = recipe("").unwrap();
+    let result = train_algorithm(&recipe, &options(one.path()), &mut ()).unwrap();
+    assert_eq!((result.sequences, result.converged), (48, false));
+    let sizes: Vec<_> = result.tests.iter().map(|test| test.sizes.clone()).collect();
+    assert_eq!(sizes, [vec![2], vec![5]]);
+    // Untrained, about half of all bits are wrong, and each costs about one.
+    assert!((4. ..12.).contains(&result.tests[0].wrong_bits), "{:?}", result.tests);
+    assert!((14. ..20.).contains(&result.tests[0].bits), "{:?}", result.tests);
+    let again = train_algorithm(&recipe, &options(one.path()), &mut ()).unwrap();
+    assert_eq!(again, result);
+    train_algorithm(&recipe, &options(two.path()), &mut ()).unwrap();
+    let weights = |dir: &Path| std::fs::read(dir.join("model/model.safetensors")).unwrap();
+    assert_eq!(weights(one.path()), weights(two.path()));
+}
+
+#[test]
+fn a_run_that_goes_on_ends_with_the_same_weights() {
+    let (one, two) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+    let (short, long) = (recipe("").unwrap(), recipe("").unwrap());
+    let short =
+        AlgorithmRecipe { train: mnemic_train::TrainConfig { epochs: 1, ..short.train }, ..short };
+    train_algorithm(&short, &options(one.path()), &mut ()).unwrap();
+    train_algorithm(&long, &options(one.path()), &mut ()).unwrap();
+    train_algorithm(&long, &options(two.path()), &mut ()).unwrap();
+    let weights = |dir: &Path| std::fs::read(dir.join("model/model.safetensors")).unwrap();
+    assert_eq!(weights(one.path()), weights(two.path()));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let error = |text: &str, by: &str| {
+        let good = recipe("").unwrap().to_toml().unwrap();
+        assert!(good.contains(text), "{good}");
+        AlgorithmRecipe::parse(&good.replace(text, by), "x.toml")
+            .and_then(|r| r.config())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(error("\"copy\"", "\"copi\"").contains("copy, repeat-copy"));
+    assert!(error("\"ntm\"", "\"nmt\"").contains("ntm, lstm-transducer"));
+    assert!(error("num_slots = 8", "num_slot = 8").contains("num_slot"));
+    assert!(error("per_epoch = 6", "per_epoch = 0").contains("batches.per_epoch"));
+    assert!(error("seed = 3", "seeds = 3").contains("seeds"));
+}
