@@ -8,7 +8,7 @@ use mnemic_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::recipe::file::{apply_override, text};
+use crate::recipe::file::{apply_override, dataset, text};
 use crate::run_folder::RunRecipe;
 use crate::{Error, Result};
 
@@ -156,8 +156,5 @@ impl RunRecipe for AlgorithmRecipe {
 /// # Errors
 /// When the file cannot be read or is no TOML.
 pub fn is_algorithm(path: &Path) -> Result<bool> {
-    let table: Table = toml::from_str(&text(path)?)
-        .map_err(|e| Error::recipe(path.display().to_string(), e.to_string()))?;
-    let name = table.get("data").and_then(|data| data.get("dataset")).and_then(Value::as_str);
-    Ok(name == Some("algorithms"))
+    Ok(dataset(path)?.as_deref() == Some("algorithms"))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use mnemic_data::babi::Task;
 
 use super::{ResultRow, read_csv};
+use crate::recipe::file::dataset;
 use crate::recipe::{Recipe, ResultTable, Source};
 use crate::{Error, Result};
 
@@ -23,7 +24,7 @@ pub struct RecipeFile {
 }
 
 impl RecipeFile {
-    /// All recipe files below a folder, by path. Copies of recipes beside trained weights (`recipe.toml`) are left out.
+    /// All files of bAbI recipes below a folder, by path. Copies of recipes beside trained weights (`recipe.toml`) are left out.
     ///
     /// # Errors
     /// When a folder or file cannot be read or holds something else.
@@ -42,8 +43,14 @@ impl RecipeFile {
             }
         }
         paths.sort();
-        let read = |path: PathBuf| Ok(Self { recipes: Recipe::read_all(&path, &[])?, path });
-        paths.into_iter().map(read).collect()
+        let mut files = Vec::new();
+        for path in paths {
+            // Another kind of recipe is none of ours; one without a data set is read, to say what it lacks.
+            if dataset(&path)?.is_none_or(|name| name == "babi") {
+                files.push(Self { recipes: Recipe::read_all(&path, &[])?, path });
+            }
+        }
+        Ok(files)
     }
 
     /// The column of the file in the tables of results, from `results.csv` beside it.

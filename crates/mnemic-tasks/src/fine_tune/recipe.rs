@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::data::TextDataset;
-use crate::recipe::file::{apply_override, text};
+use crate::recipe::file::{apply_override, dataset, text};
 use crate::run_folder::RunRecipe;
 use crate::{Error, Result};
 
@@ -186,12 +186,7 @@ impl RunRecipe for FineTuneRecipe {
 /// # Errors
 /// When the file cannot be read or is no TOML, or the data set is one that no kind of recipe knows.
 pub fn is_fine_tune(path: &Path) -> Result<bool> {
-    let place = path.display().to_string();
-    let table: Table =
-        toml::from_str(&text(path)?).map_err(|e| Error::recipe(&place, e.to_string()))?;
-    let name = table.get("data").and_then(|data| data.get("dataset")).and_then(Value::as_str);
-    match name {
-        // Whatever is missing is named when the recipe is read.
+    match dataset(path)?.as_deref() {
         None | Some("babi" | "algorithms") => Ok(false),
         Some(name) if TextDataset::ALL.iter().any(|set| set.name() == name) => Ok(true),
         Some(name) => {
@@ -200,7 +195,7 @@ pub fn is_fine_tune(path: &Path) -> Result<bool> {
                 "data.dataset = {name:?}: expected babi, algorithms or one of {}",
                 known.join(", ")
             );
-            Err(Error::recipe(place, reason))
+            Err(Error::recipe(path.display().to_string(), reason))
         }
     }
 }

@@ -85,6 +85,17 @@ impl Recipe {
     }
 }
 
+/// The `data.dataset` of a recipe file, which says what kind of recipe it is. Whatever is missing is named when the recipe is read.
+///
+/// # Errors
+/// When the file cannot be read or is no TOML.
+pub(crate) fn dataset(path: &Path) -> Result<Option<String>> {
+    let table: Table = toml::from_str(&text(path)?)
+        .map_err(|e| Error::recipe(path.display().to_string(), e.to_string()))?;
+    let name = table.get("data").and_then(|data| data.get("dataset")).and_then(Value::as_str);
+    Ok(name.map(str::to_string))
+}
+
 pub(crate) fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(Error::io(path))
 }
