@@ -37,7 +37,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
     } else {
         output::print(&table(&result))?;
         eprintln!(
-            "the weights of epoch {} had the lowest validation loss; {:.0} s in all",
+            "the weights of epoch {} had the best validation; {:.0} s in all",
             result.best_epoch.unwrap_or(0),
             result.seconds
         );

@@ -111,6 +111,23 @@ fn train_eval_ask_inspect() {
 }
 
 #[test]
+fn recipes_for_fine_tuning_are_told_apart() {
+    let (_guard, folder) = with_recipe();
+    let recipe = "name = 'x'\n[model]\nfrom = 'no-such-model'\nhead = 'sequence-classification'\n\
+                  [data]\ndataset = 'trec'\nmax_length = 16\n[train]\nepochs = 1\noptimizer = { name = 'sgd', lr = 1 }\n";
+    std::fs::write(folder.join("fine.toml"), recipe).unwrap();
+    let error = fail(&folder, &["train", "fine.toml"]);
+    assert!(error.contains("model.from") && error.contains("no-such-model"), "{error}");
+    let error = fail(&folder, &["train", "fine.toml", "--set", "model.form=x"]);
+    assert!(error.contains("fine.toml") && error.contains("unknown field `form`"), "{error}");
+    assert!(fail(&folder, &["train", "fine.toml", "--task", "1"]).contains("has no tasks"));
+    std::fs::write(folder.join("fine.toml"), recipe.replace("trec", "imdb")).unwrap();
+    let error = fail(&folder, &["train", "fine.toml"]);
+    assert!(error.contains("expected babi or one of trec, sst2, wnut17"), "{error}");
+    assert!(!folder.join("runs").exists());
+}
+
+#[test]
 fn a_story_on_standard_input() {
     let (_guard, folder) = with_recipe();
     succeed(&folder, &["train", "tiny.toml", "--run", "run", "--set", "train.epochs=1"]);

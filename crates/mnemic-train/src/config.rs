@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, check};
 use crate::optim::OptimizerConfig;
-use crate::{Clip, EmaConfig, ScheduleConfig};
+use crate::{Clip, EmaConfig, ScheduleConfig, Validation};
 
 /// The settings of a run: the `train` table of a recipe.
 ///
@@ -41,7 +41,10 @@ pub struct TrainConfig {
     /// Batches per optimiser step. The last step of an epoch may have fewer.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// Stops after this many epochs without a better validation loss.
+    /// The validation metric that the best weights and `patience` go by; the loss where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_by: Option<BestBy>,
+    /// Stops after this many epochs without a better validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
     /// Keeps a moving average of the weights and validates that.
@@ -62,6 +65,25 @@ pub struct TrainConfig {
     /// Writes TensorBoard's event files.
     #[serde(default = "yes")]
     pub tensorboard: bool,
+}
+
+/// A validation metric whose highest or lowest value is the best.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BestBy {
+    /// Its name, such as `f1`.
+    pub metric: String,
+    /// Whether the highest value is the best, as of an accuracy, or the lowest, as of an error.
+    pub highest: bool,
+}
+
+impl BestBy {
+    /// Whether `a` is better than the `best` so far; `None` where `a` lacks the metric.
+    pub(crate) fn better(&self, a: &Validation, best: Option<&Validation>) -> Option<bool> {
+        let a = a.get(&self.metric)?;
+        let best = best.and_then(|best| best.get(&self.metric));
+        Some(best.is_none_or(|best| if self.highest { a > best } else { a < best }))
+    }
 }
 
 /// A validation metric that is good enough.
@@ -108,6 +130,7 @@ impl TrainConfig {
             schedule: ScheduleConfig::default(),
             clip: Clip::default(),
             accumulate: 1,
+            best_by: None,
             patience: None,
             ema: None,
             stop_when: None,

@@ -21,7 +21,7 @@ mod trainer;
 pub use average::{Ema, EmaConfig, average_checkpoints};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use clip::Clip;
-pub use config::{StopWhen, TrainConfig};
+pub use config::{BestBy, StopWhen, TrainConfig};
 pub use error::{Error, NotFinite, Result};
 pub use gradients::{Accumulator, Gradients};
 pub use interrupt::Interrupt;

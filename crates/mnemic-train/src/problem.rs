@@ -45,7 +45,7 @@ impl LossOutput {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Validation {
-    /// The mean loss: what early stopping, the best checkpoint and restarts go by.
+    /// The mean loss: what early stopping, the best checkpoint (but for [`best_by`](crate::TrainConfig::best_by)) and restarts go by.
     pub loss: f64,
     /// Further means, such as `error`.
     #[serde(default)]

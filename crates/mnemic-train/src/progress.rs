@@ -123,7 +123,7 @@ fn epoch_text(record: &EpochRecord, epochs: usize) -> String {
 fn end_text(report: &Report) -> String {
     let why = match report.stopped {
         crate::Reason::Epochs => "all epochs done",
-        crate::Reason::Patience => "validation loss no longer improves",
+        crate::Reason::Patience => "validation no longer improves",
         crate::Reason::Solved => "goal reached",
         crate::Reason::Time => "time is over",
         crate::Reason::Interrupted => "interrupted; run again to go on",

@@ -13,7 +13,7 @@ use crate::Validation;
 pub enum Reason {
     /// All epochs were done.
     Epochs,
-    /// The validation loss did not improve for `patience` epochs.
+    /// The validation did not improve for `patience` epochs.
     Patience,
     /// The metric of `stop_when` was good enough.
     Solved,
@@ -39,7 +39,7 @@ pub struct EpochRecord {
     pub validation: Validation,
     /// The learning rate of its last step.
     pub lr: f64,
-    /// Whether this validation loss is the best so far.
+    /// Whether this validation is the best so far.
     pub best: bool,
     /// Seconds of the run until the end of the epoch.
     pub seconds: f64,
@@ -50,7 +50,7 @@ pub struct EpochRecord {
 pub struct Report {
     /// Why training stopped.
     pub stopped: Reason,
-    /// The epoch with the best validation loss (of the last [phase](crate::Phase)), counting from 0.
+    /// The epoch with the best validation (of the last [phase](crate::Phase)), counting from 0.
     pub best_epoch: Option<usize>,
     /// The validation after it.
     pub best_validation: Option<Validation>,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use common::{Poison, Toy, full_config, metrics, plain_config};
 use mnemic_train::optim::{OptimizerConfig, Sgd};
 use mnemic_train::{
-    Checkpoints, EpochRecord, Error, Interrupt, Observer, Reason, Report, ScheduleConfig,
+    BestBy, Checkpoints, EpochRecord, Error, Interrupt, Observer, Reason, Report, ScheduleConfig,
     StartInfo, StepInfo, StopWhen, TrainConfig, Trainer,
 };
 
@@ -44,6 +44,31 @@ fn learns_and_leaves_the_best_weights() {
     assert!(report.seconds > 0. && report.examples_per_second > 0.);
     let text = serde_json::to_string(&report.history).unwrap();
     assert_eq!(serde_json::from_str::<Vec<EpochRecord>>(&text).unwrap(), report.history);
+}
+
+#[test]
+fn the_best_weights_go_by_the_metric_that_is_asked_for() {
+    let run = |highest| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = plain_config(6);
+        config.best_by = Some(BestBy { metric: "error".into(), highest });
+        let report = fit(config, &mut Toy::new(1), dir.path());
+        let errors: Vec<f64> =
+            report.history.iter().map(|r| r.validation.metrics["error"]).collect();
+        (report.best_epoch.unwrap(), errors)
+    };
+    for highest in [true, false] {
+        let (best, errors) = run(highest);
+        let beats = |&e: &f64| if highest { e > errors[best] } else { e < errors[best] };
+        assert!(!errors.iter().any(beats), "{best} of {errors:?}");
+        assert!(!errors[..best].contains(&errors[best]), "the first of equals is kept");
+    }
+    let mut config = plain_config(1);
+    config.best_by = Some(BestBy { metric: "f2".into(), highest: true });
+    let dir = tempfile::tempdir().unwrap();
+    let result = Trainer::new(config).unwrap().fit(&mut Toy::new(1), dir.path(), &mut ());
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("best_by.metric: validation gives no f2; it gives loss"), "{error}");
 }
 
 #[test]

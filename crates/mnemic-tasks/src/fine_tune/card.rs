@@ -25,7 +25,7 @@ pub(super) fn card(recipe: &FineTuneRecipe, result: &FineTuneResult) -> String {
         "---\nlibrary_name: mnemic\npipeline_tag: {task}\ntags: [{}, {}]\n---\n\n# {}\n\n{}\n\n\
          - Start: `{from}` with a new head (`{}`), {} parameters; labels {}\n\
          - Data: `{}`, official parts, at most {} tokens a text\n\
-         - Seed {}; {} epoch(s), weights of epoch {} (lowest validation loss {:.4}); {:.0} s, {} CPU minutes\n\
+         - Seed {}; {} epoch(s), weights of epoch {} (best validation; its loss {:.4}); {:.0} s, {} CPU minutes\n\
          - Machine: {}; commit {}; {}\n- Command: `{}`\n\n",
         set.name(),
         recipe.model.head.name(),

@@ -27,7 +27,8 @@
 //!
 //! Checkpoints may be of BERT, RoBERTa or DistilBERT. The new head is drawn from the seed; the labels go into `config.json`. Of a word with
 //! several pieces the first one bears the label, the others teach nothing (J. Devlin et al., NAACL 2019, arXiv 1810.04805, section 5.3). The weights
-//! of the lowest validation loss are tested once on the official test part: accuracy, or precision, recall and F1 of exact entities.
+//! of the best validation are tested once on the official test part: accuracy, or precision, recall and F1 of exact entities. The best is that of the
+//! highest accuracy or F1, unless `train.best_by` names another metric.
 
 mod align;
 mod card;

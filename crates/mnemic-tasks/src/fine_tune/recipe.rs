@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mnemic_data::Sampling;
-use mnemic_train::TrainConfig;
+use mnemic_train::{BestBy, TrainConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -29,7 +29,8 @@ pub struct FineTuneRecipe {
     /// Batches.
     #[serde(default)]
     pub batches: TextBatches,
-    /// The engine's settings: seed, epochs, optimiser, schedule, clipping, early stopping. The seed draws the head as well.
+    /// The engine's settings: seed, epochs, optimiser, schedule, clipping, early stopping. The seed draws the head as well. `best_by` is the head's
+    /// [main metric](Head::main_metric) where nothing is said.
     pub train: TrainConfig,
     /// Published figures in percent, by metric (`accuracy`, `f1`, `precision`, `recall`): printed beside the test.
     #[serde(default)]
@@ -70,6 +71,14 @@ impl Head {
         match self {
             Self::SequenceClassification => &["accuracy"],
             Self::TokenClassification => &["precision", "recall", "f1"],
+        }
+    }
+
+    /// The metric that counts.
+    pub fn main_metric(self) -> &'static str {
+        match self {
+            Self::SequenceClassification => "accuracy",
+            Self::TokenClassification => "f1",
         }
     }
 }
@@ -115,7 +124,7 @@ impl FineTuneRecipe {
     /// As [`Self::read`].
     pub fn parse(text: &str, place: &str, overrides: &[String]) -> Result<Self> {
         let bad = |e: toml::de::Error| Error::recipe(place, e.to_string());
-        let recipe: Self = if overrides.is_empty() {
+        let mut recipe: Self = if overrides.is_empty() {
             // Straight from the text, so that errors show line and column.
             toml::from_str(text).map_err(bad)?
         } else {
@@ -124,6 +133,8 @@ impl FineTuneRecipe {
             Value::Table(table).try_into().map_err(bad)?
         };
         recipe.validate().map_err(|reason| Error::recipe(place, reason))?;
+        let metric = recipe.model.head.main_metric();
+        recipe.train.best_by.get_or_insert_with(|| BestBy { metric: metric.into(), highest: true });
         Ok(recipe)
     }
 

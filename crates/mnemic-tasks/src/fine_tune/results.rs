@@ -22,7 +22,7 @@ pub struct FineTuneRow {
     pub lr: f64,
     /// Epochs done.
     pub epochs: usize,
-    /// The epoch whose weights were kept, that of the lowest validation loss, counting from 1.
+    /// The epoch whose weights were kept, that of the best validation, counting from 1.
     pub best_epoch: Option<usize>,
     /// Right classes of the test texts.
     pub accuracy: Option<f64>,
@@ -57,8 +57,7 @@ impl FineTuneRow {
             let value = result.test.as_ref().and_then(|test| test.percent.get(name));
             value.map(|percent| rounded(*percent, 2))
         };
-        // The last metric of a head is the one that counts.
-        let main = recipe.model.head.metrics().last().copied().unwrap_or_default();
+        let main = recipe.model.head.main_metric();
         let p = &result.provenance;
         Self {
             name: recipe.name.clone(),

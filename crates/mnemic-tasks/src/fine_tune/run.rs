@@ -52,7 +52,7 @@ pub struct FineTuneResult {
     pub interrupted: bool,
     /// The seed.
     pub seed: u64,
-    /// The validation of the weights that were kept, those of the lowest validation loss.
+    /// The validation of the weights that were kept, those of the best validation.
     pub validation: Validation,
     /// The epoch after which it was made, counting from 1.
     pub best_epoch: Option<usize>,

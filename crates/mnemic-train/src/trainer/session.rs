@@ -237,7 +237,7 @@ impl<'a, P: Problem> Session<'a, P> {
         let epoch = self.state.epoch;
         let validation = self.validate()?;
         let phase = self.problem.end_epoch(epoch, &validation)?;
-        let best = self.state.best.as_ref().is_none_or(|b| validation.loss < b.validation.loss);
+        let best = self.is_best(&validation)?;
         if best {
             let checkpoint = String::new(); // named when it is saved
             self.state.best = Some(Best { epoch, validation: validation.clone(), checkpoint });
@@ -278,6 +278,20 @@ impl<'a, P: Problem> Session<'a, P> {
         );
         self.observer.on_epoch(&record);
         Ok(())
+    }
+
+    /// Whether a validation is the best so far.
+    fn is_best(&self, validation: &Validation) -> Result<bool> {
+        let best = self.state.best.as_ref().map(|best| &best.validation);
+        let Some(by) = &self.config.best_by else {
+            return Ok(best.is_none_or(|best| validation.loss < best.loss));
+        };
+        by.better(validation, best).ok_or_else(|| {
+            let known: Vec<_> = validation.metrics.keys().map(String::as_str).collect();
+            let known = known.join(", ");
+            let reason = format!("validation gives no {}; it gives loss, {known}", by.metric);
+            Error::config("best_by.metric", reason)
+        })
     }
 
     fn new_phase(&mut self) {
