@@ -4,6 +4,7 @@
 //! as `attention` and `hidden_states` in encoders and in models of one stack, `decoder_attention`, `cross_attention` and
 //! `decoder_hidden_states` in decoders beside an encoder; step `i` is layer `i`, and hidden states `0` are the embeddings.
 
+pub mod auto;
 pub mod bart;
 pub mod bert;
 mod causal;
