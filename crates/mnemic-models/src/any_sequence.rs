@@ -106,10 +106,11 @@ impl SequenceConfig {
     /// # Errors
     /// When one makes no sense, naming it.
     pub fn validate(&self) -> Result<()> {
-        Ok(match self {
+        match self {
             Self::Ntm(config) => config.validate()?,
             Self::LstmTransducer(config) => config.validate()?,
-        })
+        }
+        Ok(())
     }
 
     /// The model with its parameters from `vb`.

@@ -17,7 +17,7 @@ use super::recipe::{FineTuneRecipe, Head};
 use super::results::FineTuneRow;
 use crate::babi::{RunOptions, update_csv};
 use crate::provenance::Provenance;
-use crate::run_folder::{RunRecipe, claim, finished};
+use crate::run_folder::{claim, finished};
 use crate::{Error, Result};
 
 /// Files of a tokenizer, which go into the model's folder as they are.
