@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: our program, and on request its PyTorch peer, one after the other in the same run.
 
 mod kernels;
-mod python;
+pub(crate) mod python;
 pub(crate) mod record;
 
 use std::fmt::Write as _;

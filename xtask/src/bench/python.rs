@@ -8,13 +8,20 @@ use anyhow::{Context, Result};
 use crate::process;
 
 /// What the peers need, by exact version: a figure is worth nothing without it.
-pub(super) const PEER_PACKAGES: &[&str] = &["torch==2.15.0", "numpy"];
+pub(super) const PEER_PACKAGES: &[&str] = &[
+    "torch==2.15.0",
+    "transformers==5.24.0",
+    "sentence-transformers==6.2.0",
+    "onnxruntime==1.32.0",
+    "onnxscript==0.7.2",
+    "numpy",
+];
 
 /// A Python that has the peers' packages already, instead of `.venv`.
-pub(super) const PYTHON: &str = "MNEMIC_PYTHON";
+pub(crate) const PYTHON: &str = "MNEMIC_PYTHON";
 
 /// The Python that [`PYTHON`] names, or that of `.venv`.
-pub(super) fn interpreter(root: &Path) -> Result<PathBuf> {
+pub(crate) fn interpreter(root: &Path) -> Result<PathBuf> {
     match std::env::var_os(PYTHON).filter(|value| !value.is_empty()) {
         Some(python) => Ok(PathBuf::from(python)),
         None => virtual_environment(root),
