@@ -27,15 +27,15 @@ const STEPS: &[Step] = &[
         name: "clippy",
         about: "no warning of the compiler or of clippy in any target",
         run: |root| {
-            let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-            cargo(root, &args, None)
+            let scope = ["clippy", "--workspace", test::FEATURES, "--all-targets"];
+            cargo(root, &[&scope[..], &["--", "-D", "warnings"]].concat(), None)
         },
     },
     Step {
         name: "docs",
         about: "the documentation builds without a warning",
         run: |root| {
-            let args = ["doc", "--workspace", "--no-deps"];
+            let args = ["doc", "--workspace", test::FEATURES, "--no-deps"];
             cargo(root, &args, Some(("RUSTDOCFLAGS", "-D warnings")))
         },
     },

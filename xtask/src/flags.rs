@@ -56,7 +56,8 @@ const VERBS: &[Verb] = &[
         details: || {
             "Needs no network beyond the crates, no Python and no data. Tests on real data run when\n\
              the environment variable MNEMIC_DATA names a folder that holds `data` and `fixtures`;\n\
-             without it they are skipped, and the skipped ones are listed by name at the end."
+             without it they are skipped, and the skipped ones are listed by name at the end. Without\n\
+             --package the feature `hub` is on: its tests fetch from a server of their own."
                 .into()
         },
         flags: &[

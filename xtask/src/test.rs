@@ -12,6 +12,10 @@ use crate::process;
 /// The variable that names the folder of real data and fixtures.
 const DATA: &str = "MNEMIC_DATA";
 
+/// What the whole workspace is checked and tested with: code behind features that need neither a device nor a network, once for all crates,
+/// since features are unified. Tests of the hub talk to a server of their own.
+pub(crate) const FEATURES: &str = "--features=mnemic-cli/hub";
+
 /// Runs the verb.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let root = process::root()?;
@@ -30,7 +34,7 @@ fn command(root: &Path, args: &Args) -> Command {
     command.args(["test", "--no-fail-fast"]);
     let mut packages = args.values("--package").peekable();
     if packages.peek().is_none() {
-        command.arg("--workspace");
+        command.args(["--workspace", FEATURES]);
     }
     for package in packages {
         command.args(["--package", package]);
@@ -196,7 +200,14 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let shown = |args: &Args| process::shown(&command(Path::new("."), args));
         assert_eq!(
             shown(&Args::default()),
-            "cargo test --no-fail-fast --workspace -- --show-output"
+            "cargo test --no-fail-fast --workspace --features=mnemic-cli/hub -- --show-output"
         );
+    }
+
+    #[test]
+    fn the_feature_is_there() {
+        let manifest = process::root().unwrap().join("crates/mnemic-cli/Cargo.toml");
+        let manifest = std::fs::read_to_string(manifest).unwrap();
+        assert!(manifest.contains("\nhub = ["), "{FEATURES} must be one of mnemic-cli");
     }
 }
