@@ -19,9 +19,9 @@ enum Program {
     Example { package: &'static str, example: &'static str },
     /// The binary `mnemic`, with these arguments first.
     Mnemic(&'static [&'static str]),
-    /// A binary of `mnemic-benches` that measures many workloads and its peer in turns, see `turns.rs`; the arguments with values that
-    /// are handed on to it.
-    Turns { bin: &'static str, handed_on: &'static [&'static str] },
+    /// A binary of `mnemic-benches` that measures many workloads and its peer in turns, see `turns.rs`; what it is built with,
+    /// and the arguments with values that are handed on to it.
+    Turns { bin: &'static str, features: &'static str, handed_on: &'static [&'static str] },
 }
 
 struct Bench {
@@ -37,13 +37,17 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "kernels",
         about: "time of operations and training steps, each in turns with PyTorch and plain candle",
-        program: Program::Turns { bin: "bench-kernels", handed_on: turns::KERNELS },
+        program: Program::Turns { bin: "bench-kernels", features: "", handed_on: turns::KERNELS },
         peer: Some("kernels.py"),
     },
     Bench {
         name: "pretrained",
         about: "sentence embeddings and decoding, in turns with Hugging Face's libraries",
-        program: Program::Turns { bin: "bench-pretrained", handed_on: turns::PRETRAINED },
+        program: Program::Turns {
+            bin: "bench-pretrained",
+            features: "candle-transformers",
+            handed_on: turns::PRETRAINED,
+        },
         peer: Some("pretrained.py"),
     },
     Bench {

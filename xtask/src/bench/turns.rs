@@ -143,7 +143,12 @@ fn text(path: &Path) -> Result<String> {
 }
 
 fn measuring(root: &Path, bench: &Bench, cuda: bool, args: &[String]) -> Command {
-    let build = if cuda { &["--features", "cuda"][..] } else { &[] };
+    let features = match bench.program {
+        _ if cuda => "cuda",
+        Program::Turns { features, .. } => features,
+        _ => "",
+    };
+    let build = if features.is_empty() { &[][..] } else { &["--features", features] };
     program_with(root, bench, build, args)
 }
 
@@ -250,10 +255,11 @@ mod tests {
     #[test]
     fn the_binary_is_built_optimised() {
         let shown = |name, cuda| process::shown(&measuring(Path::new("."), bench(name), cuda, &[]));
-        for name in ["kernels", "pretrained"] {
-            let wanted = format!("--release --package mnemic-benches --bin bench-{name}");
-            assert!(shown(name, false).contains(&wanted));
-        }
+        let kernels = "--release --package mnemic-benches --bin bench-kernels";
+        assert!(shown("kernels", false).contains(kernels));
+        let pretrained =
+            "--features candle-transformers --package mnemic-benches --bin bench-pretrained";
+        assert!(shown("pretrained", false).contains(pretrained));
         assert!(shown("kernels", true).contains("--features cuda --package mnemic-benches"));
         assert!(KERNELS.iter().chain(PRETRAINED).all(|argument| HELP.contains(argument)));
     }

@@ -4,6 +4,7 @@
 //! `benches/README.md`.
 
 mod args;
+#[cfg(feature = "candle-transformers")]
 mod candle;
 mod decode;
 mod embed;

@@ -11,7 +11,6 @@ use mnemic_benches::peer::Peer;
 use serde_json::{Value, json};
 
 use crate::args::Options;
-use crate::candle::Candle;
 use crate::decode::{self, Decoder};
 use crate::embed::{self, Embedder, Ours, OwnBatches, difference};
 use crate::report::{Program, Record, Run};
@@ -80,7 +79,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let chosen = select(options.filter.as_deref())?;
     let mut about = options.about.clone();
     about.insert("mnemic".into(), env!("CARGO_PKG_VERSION").into());
-    about.insert("candle-transformers".into(), "0.11.1".into());
+    if cfg!(feature = "candle-transformers") {
+        about.insert("candle-transformers".into(), "0.11.1".into());
+    }
     let mut peer = match &options.peer {
         Some((python, script)) => Some(Peer::start(python, script, options.threads, None)?),
         None => None,
@@ -130,9 +131,13 @@ fn embedding(
     record.notes.push(format!("{} sentences: {source}", texts.len()));
 
     let encoder = embed::encoder(&folder)?;
-    let candle = Candle::new(&folder, embed::tokenizer(&encoder)?)?;
     let mut programs: Vec<(&str, Box<dyn Embedder>)> =
-        vec![("mnemic", Box::new(Ours(encoder.clone()))), ("candle", Box::new(candle))];
+        vec![("mnemic", Box::new(Ours(encoder.clone())))];
+    #[cfg(feature = "candle-transformers")]
+    {
+        let candle = crate::candle::Candle::new(&folder, embed::tokenizer(&encoder)?)?;
+        programs.push(("candle", Box::new(candle)));
+    }
     if batch > 1 {
         programs.insert(1, ("mnemic, its own batches", Box::new(OwnBatches(encoder))));
     }
