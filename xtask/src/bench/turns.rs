@@ -12,10 +12,12 @@ use crate::flags::{Args, nearest};
 use crate::process;
 
 /// The arguments of `kernels` with values that are handed on as they are.
-pub(super) const KERNELS: &[&str] = &["--filter", "--seconds", "--compile-seconds", "--device"];
+pub(super) const KERNELS: &[&str] =
+    &["--filter", "--seconds", "--about", "--compile-seconds", "--device"];
 
 /// Those of `pretrained`.
-pub(super) const PRETRAINED: &[&str] = &["--filter", "--seconds", "--sentences", "--model"];
+pub(super) const PRETRAINED: &[&str] =
+    &["--filter", "--seconds", "--about", "--sentences", "--model"];
 
 /// What `cargo xtask bench --help` says about both.
 pub(super) const HELP: &str = "\
@@ -25,6 +27,7 @@ peers in a second one, and take these arguments:\n\
 \x20 --filter TEXT          only workloads whose name contains it; several behind commas\n\
 \x20 --seconds S            measuring time of a workload and number of threads (default: 10; 30)\n\
 \x20 --json FILE            write the results there, too\n\
+\x20 --about KEY=VALUE      one more fact for the record, such as what else the machine did\n\
 With --list they list their workloads; --save keeps a table (.md) and the results (.json).\n\
 `kernels` beside PyTorch (eager and compiled, the better one counts) also takes\n\
 \x20 --compile-seconds S    how long torch.compile may take for a workload (default: 300; 0: never)\n\
