@@ -3,20 +3,19 @@
 //! Every function gives whether the input was accepted. What it must never do is panic, hang, or take memory that the input does
 //! not account for.
 
+mod checkpoints;
+
 use std::fs;
 use std::io::{Cursor, Write};
-use std::path::Path;
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device};
-use mnemic_models::transformer::bert;
-use mnemic_models::{
-    AnyStoryModel, ModelConfig, ParamStore, PickleFile, PretrainedModel, SafeFile, Sharded, Sizes,
-    from_pretrained, save_pretrained,
-};
+use mnemic_models::{PickleFile, SafeFile, Sharded};
+use mnemic_tasks::generation::GenerationConfig;
 use tempfile::TempDir;
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
+
+use checkpoints::Checkpoint;
 
 /// A safetensors file.
 pub fn safetensors(bytes: &[u8]) -> bool {
@@ -115,65 +114,51 @@ fn vector(name: &str) -> Vec<u8> {
 
 /// A `config.json` beside the weights of a model; the first byte says of which.
 pub fn config(bytes: &[u8]) -> bool {
-    let models = models();
-    let Some((first, text)) = bytes.split_first() else {
+    accepts(configs(), bytes)
+}
+
+/// The `model.safetensors` of a model beside its config; the first byte says of which.
+pub fn weights(bytes: &[u8]) -> bool {
+    accepts(all_weights(), bytes)
+}
+
+/// A file that only sentence encoders have; the first byte says which.
+pub fn sentence(bytes: &[u8]) -> bool {
+    accepts(sentence_files(), bytes)
+}
+
+fn accepts(checkpoints: &[Checkpoint], bytes: &[u8]) -> bool {
+    let Some((first, file)) = bytes.split_first() else {
         return false;
     };
-    let model = &models[usize::from(*first) % models.len()];
-    fs::write(model.dir.path().join("config.json"), text).unwrap();
-    (model.load)(model.dir.path())
+    checkpoints[usize::from(*first) % checkpoints.len()].accepts(file)
 }
 
-/// A folder of a small model.
-struct Model {
-    dir: TempDir,
-    /// Whether the folder is accepted.
-    load: fn(&Path) -> bool,
+fn configs() -> &'static [Checkpoint] {
+    static ALL: OnceLock<Vec<Checkpoint>> = OnceLock::new();
+    ALL.get_or_init(|| checkpoints::families(checkpoints::CONFIG))
 }
 
-impl Model {
-    fn save<M: PretrainedModel>(config: &M::Config) -> Self {
-        let store = ParamStore::new(5);
-        M::build(config, store.builder(DType::F32, &Device::Cpu)).unwrap();
-        let dir = TempDir::new().unwrap();
-        save_pretrained::<M>(dir.path(), config, &store, &[]).unwrap();
-        Self { dir, load: |dir| from_pretrained::<M>(dir, DType::F32, &Device::Cpu).is_ok() }
+fn all_weights() -> &'static [Checkpoint] {
+    static ALL: OnceLock<Vec<Checkpoint>> = OnceLock::new();
+    ALL.get_or_init(|| checkpoints::families(checkpoints::WEIGHTS))
+}
+
+fn sentence_files() -> &'static [Checkpoint] {
+    static ALL: OnceLock<Vec<Checkpoint>> = OnceLock::new();
+    ALL.get_or_init(checkpoints::sentence_files)
+}
+
+/// How to decode: the bytes are `generation_config.json`, or `config.json` where they begin with a zero.
+pub fn generation(bytes: &[u8]) -> bool {
+    let config = r#"{"eos_token_id":2,"pad_token_id":1,"decoder_start_token_id":2}"#;
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    match text.strip_prefix('\0') {
+        Some(text) => GenerationConfig::from_json(Some(text), None).is_ok(),
+        None => GenerationConfig::from_json(Some(config), Some(text)).is_ok(),
     }
-}
-
-/// One model of each architecture.
-fn models() -> &'static [Model] {
-    static MODELS: OnceLock<Vec<Model>> = OnceLock::new();
-    MODELS.get_or_init(|| {
-        let sizes = Sizes { vocab_size: 12, sentence_len: 4, memory_size: 6 };
-        let story = |architecture: &str| {
-            let preset = ModelConfig::presets(architecture).unwrap()[0];
-            let config = ModelConfig::preset(architecture, preset, sizes).unwrap();
-            Model::save::<AnyStoryModel>(&narrow(config))
-        };
-        let mut models: Vec<_> = ModelConfig::architectures().into_iter().map(story).collect();
-        let config = bert::Config {
-            vocab_size: 12,
-            hidden_size: 4,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            intermediate_size: 6,
-            max_position_embeddings: 8,
-            ..bert::Config::base()
-        };
-        models.push(Model::save::<bert::BertModel>(&config));
-        models.push(Model::save::<bert::BertForMaskedLm>(&config));
-        models
-    })
-}
-
-/// The same model with layers of three units.
-fn narrow(config: ModelConfig) -> ModelConfig {
-    let keys = serde_json::to_value(&config).unwrap();
-    let wanted = ["hidden_size", "embedding_dim", "ngram_buckets"];
-    let there = wanted.iter().filter(|key| keys.get(**key).is_some_and(|v| *v != 0));
-    let overrides = there.map(|key| (key.to_string(), 3.into())).collect();
-    config.with_overrides(overrides).unwrap()
 }
 
 /// A target with what mutation starts from and the words it knows.
@@ -204,7 +189,39 @@ pub fn targets() -> Vec<Target> {
             repair: |_| {},
         },
         Target { name: "index", run: index, seeds: index_seeds(), words: JSON, repair: |_| {} },
-        Target { name: "config", run: config, seeds: config_seeds(), words: JSON, repair: |_| {} },
+        Target {
+            name: "config",
+            run: config,
+            seeds: seeds(configs()),
+            words: JSON,
+            repair: |_| {},
+        },
+        Target {
+            name: "weights",
+            run: weights,
+            seeds: seeds(all_weights()),
+            words: JSON,
+            repair: |file| {
+                // Behind the byte that says of which model it is.
+                let mut rest = file.split_off(1.min(file.len()));
+                header_length(&mut rest);
+                file.append(&mut rest);
+            },
+        },
+        Target {
+            name: "sentence",
+            run: sentence,
+            seeds: seeds(sentence_files()),
+            words: JSON,
+            repair: |_| {},
+        },
+        Target {
+            name: "generation",
+            run: generation,
+            seeds: generation_seeds(),
+            words: JSON,
+            repair: |_| {},
+        },
     ]
 }
 
@@ -245,10 +262,21 @@ fn index_seeds() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-fn config_seeds() -> Vec<Vec<u8>> {
-    let text = |dir: &Path| fs::read(dir.join("config.json")).unwrap();
-    let seed = |(i, model): (usize, &Model)| [&[i as u8][..], &text(model.dir.path())].concat();
-    models().iter().enumerate().map(seed).collect()
+fn seeds(checkpoints: &[Checkpoint]) -> Vec<Vec<u8>> {
+    let seed = |(i, one): (usize, &Checkpoint)| [&[i as u8][..], one.seed()].concat();
+    checkpoints.iter().enumerate().map(seed).collect()
+}
+
+fn generation_seeds() -> Vec<Vec<u8>> {
+    [
+        r#"{"max_length":64,"min_length":1,"num_beams":4,"length_penalty":0.6,"early_stopping":true,"no_repeat_ngram_size":3,
+"forced_eos_token_id":2,"forced_bos_token_id":0,"bad_words_ids":[[3],[4,5]],"eos_token_id":[2,3],"pad_token_id":1}"#,
+        r#"{"do_sample":true,"temperature":0.7,"top_k":50,"top_p":0.9,"min_p":0.05,"repetition_penalty":1.2,
+"max_new_tokens":20,"early_stopping":"never","num_return_sequences":2,"suppress_tokens":[7],"begin_suppress_tokens":[8]}"#,
+        "\0{\"model_type\":\"t5\",\"num_beams\":2,\"eos_token_id\":1,\"decoder_start_token_id\":0,\"max_length\":20}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
 }
 
 const JSON: &[&[u8]] = &[
