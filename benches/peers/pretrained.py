@@ -192,7 +192,7 @@ def onnx(folder, threads):
     with tempfile.TemporaryDirectory() as place:
         path = os.path.join(place, "model.onnx")
         shapes = {name: axes for name in names}
-        torch.onnx.export(States(), kwargs=example, dynamo=True, verbose=False, dynamic_shapes=shapes).save(path)
+        torch.onnx.export(States().eval(), kwargs=example, dynamo=True, verbose=False, dynamic_shapes=shapes).save(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
