@@ -210,7 +210,7 @@ fn generators(file: &'static str) -> Vec<Checkpoint> {
     };
     let tokens: Vec<String> = (0..12).map(|i| format!("t{i}")).collect();
     let gru = json!({
-        "model_type": "gru_seq2seq", "source_tokens": tokens, "target_tokens": tokens, "hidden_size": 3,
+        "model_type": "gru-seq2seq", "source_tokens": tokens, "target_tokens": tokens, "hidden_size": 3,
         "num_layers": 1, "dropout": 0.1, "start": 1, "end": 2,
     });
     let opennmt = json!({
