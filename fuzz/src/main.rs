@@ -1,6 +1,7 @@
 //! Mutates files of every kind that is loaded, on a stable compiler, and counts what becomes of them.
 //!
-//! `mutate [--inputs N] [--seed N] [--target NAME]`; N inputs are shared among the targets.
+//! `mutate [--inputs N] [--seed N] [--target NAME]`; N inputs are shared among the targets. `mutate --target NAME --again FILE` runs one
+//! input that was kept.
 
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;
@@ -18,9 +19,9 @@ fn main() -> ExitCode {
     let mut options = BTreeMap::from([("--inputs", "1000000".to_string()), ("--seed", "1".into())]);
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
-        let known = ["--inputs", "--seed", "--target"].into_iter().find(|known| *known == name);
+        let known = ["--inputs", "--seed", "--target", "--again"].into_iter().find(|known| *known == name);
         let (Some(known), Some(value)) = (known, args.next()) else {
-            eprintln!("usage: mutate [--inputs N] [--seed N] [--target NAME]");
+            eprintln!("usage: mutate [--inputs N] [--seed N] [--target NAME [--again FILE]]");
             return ExitCode::FAILURE;
         };
         options.insert(known, value);
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
             assert!((target.run)(seed), "{}: seed {i} is refused", target.name);
         }
     }
+    if let Some(file) = options.get("--again") {
+        return again(&targets, file);
+    }
     // The messages of panics that are counted anyway.
     std::panic::set_hook(Box::new(|_| {}));
     println!("seed {seed}, {inputs} inputs");
@@ -47,6 +51,21 @@ fn main() -> ExitCode {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Runs one input of one target a few times; a panic speaks for itself.
+fn again(targets: &[Target], file: &str) -> ExitCode {
+    let [target] = targets else {
+        eprintln!("--again needs --target, one that there is");
+        return ExitCode::FAILURE;
+    };
+    let input = std::fs::read(file).unwrap();
+    for _ in 0..5 {
+        let began = Instant::now();
+        let accepted = (target.run)(&input);
+        println!("{}: accepted: {accepted}, {:.1?}", target.name, began.elapsed());
+    }
+    ExitCode::SUCCESS
 }
 
 /// Runs one target and gives how many inputs it failed on.
