@@ -44,15 +44,15 @@ pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
 }
 
 fn table(recipe: &AlgorithmRecipe, result: &AlgorithmResult) -> String {
-    let heading = ["sizes", "sequences", "bits/sequence", "wrong bits", "wrong sequences %"];
-    let [a, b, c, d, e] = heading;
-    let mut out = format!("{}\n{a:<14} {b:>9} {c:>14} {d:>11} {e:>18}\n", recipe.data.task);
+    let heading = ["sizes", "sequences", "bits/sequence", "wrong a seq.", "wrong seqs %", "fine %"];
+    let [a, b, c, d, e, f] = heading;
+    let mut out = format!("{}\n{a:<14} {b:>9} {c:>14} {d:>12} {e:>12} {f:>7}\n", recipe.data.task);
     for test in &result.tests {
         let sizes: Vec<String> = test.sizes.iter().map(ToString::to_string).collect();
         let sizes = if sizes.is_empty() { "as trained".into() } else { sizes.join(" × ") };
         out.push_str(&format!(
-            "{sizes:<14} {:>9} {:>14.4} {:>11.4} {:>18.1}\n",
-            test.sequences, test.bits, test.wrong_bits, test.error_percent
+            "{sizes:<14} {:>9} {:>14.4} {:>12.4} {:>12.1} {:>7.1}\n",
+            test.sequences, test.bits, test.wrong_bits, test.error_percent, test.fine_percent
         ));
     }
     out

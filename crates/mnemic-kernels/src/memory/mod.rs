@@ -6,6 +6,7 @@
 mod access;
 mod address;
 pub mod plain;
+pub mod stack;
 #[cfg(test)]
 mod tests;
 
