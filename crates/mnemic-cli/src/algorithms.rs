@@ -16,7 +16,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
     if args.task.is_some() {
         bail!("--task: {} has one task, data.task", args.recipe.display());
     }
-    let recipe = AlgorithmRecipe::read(&args.recipe, &args.set)?;
+    let recipe = AlgorithmRecipe::read(&args.recipe, args.task.as_deref(), &args.set)?;
     let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let options = RunOptions {
         run_dir: run_dir.clone(),

@@ -57,8 +57,9 @@ impl Grammar {
         let inside = vec![vec![0.; longest + 1]; rules.len()];
         let mut grammar = Self { rules, inside, suffix };
         for length in 0..=longest {
-            // A rule that gives one nonterminal alone needs that one first.
-            for of in (0..grammar.rules.len()).rev() {
+            // A rule that gives one nonterminal alone needs that one first. What the last items of a rule give by themselves is known only
+            // when all nonterminals of this length are: hence twice.
+            for of in (0..grammar.rules.len()).rev().chain(0..grammar.rules.len()) {
                 grammar.fill(of, length);
             }
         }

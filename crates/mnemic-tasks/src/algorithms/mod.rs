@@ -29,6 +29,7 @@
 mod problem;
 mod recipe;
 mod run;
+mod table;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -36,4 +37,5 @@ mod watch;
 pub use problem::{AlgorithmProblem, SequenceScore, evaluate_sequences};
 pub use recipe::{AlgorithmData, AlgorithmRecipe, SequenceBatches, is_algorithm};
 pub use run::{AlgorithmResult, AlgorithmTest, train_algorithm};
+pub use table::{AlgorithmFile, AlgorithmRow, algorithm_page, shown};
 pub use watch::AlgorithmModel;

@@ -6,7 +6,7 @@
 //!
 //! Letters: b batch, t time, i inputs, o outputs, h hidden_size, m memory_width.
 //!
-//! Parameters: `embedding` (no bias), `controller` (an [`Lstm`]), `start.hidden` and `start.cell` `(layers, h)`, `memory` ([`NeuralStack`]), `transform (h, h)`,
+//! Parameters: `embedding` (no bias), `controller` (an [`Lstm`]), `start.hidden` and `start.cell` `(layers h, 1)`, `memory` ([`NeuralStack`]), `transform (h, h)`,
 //! `output`.
 //!
 //! Differences from the paper: `o_t` has the controller's width (the paper does not give it); the cell state before the first step is learnt
@@ -45,8 +45,8 @@ pub struct NeuralStackLstm {
     config: Config,
     embedding: Linear,
     controller: Lstm,
-    hidden: Tensor,
-    cell: Tensor,
+    hidden: Linear,
+    cell: Linear,
     memory: NeuralStack,
     transform: Linear,
     output: Linear,
@@ -80,8 +80,12 @@ impl NeuralStackLstm {
         };
         let init = RecurrentInit::pytorch().with_gate_bias(1.);
         let start = |name| {
-            let init = Init::Randn { mean: 0., stdev: 0.1 };
-            vb.pp("start").get_with_hints((layers, h), name, init)
+            let weight = vb.pp("start").get_with_hints(
+                (layers * h, 1),
+                name,
+                Init::Randn { mean: 0., stdev: 0.1 },
+            )?;
+            Ok::<_, candle_core::Error>(Linear::new(weight, None))
         };
         // One-hot inputs choose rows of numbers like a word's: their size is not to depend on how many there are.
         let rows = Init::Randn { mean: 0., stdev: 0.1 };
@@ -107,14 +111,15 @@ impl NeuralStackLstm {
     /// # Errors
     /// When there is no memory for it.
     pub fn start(&self, b: usize) -> Result<State> {
-        let (layers, h) = self.hidden.dims2()?;
+        let (layers, h) = (self.config.num_layers, self.config.hidden_size);
         // A product with ones repeats a row, and passes its gradient on without candle's broadcast.
-        let ones = Tensor::ones((b, 1), self.hidden.dtype(), self.hidden.device())?;
-        let repeat = |state: &Tensor| -> Result<Tensor> {
-            let rows = Linear::new(state.reshape((layers * h, 1))?, None).forward(&ones)?; // (b, layers h)
+        let weight = self.hidden.weight();
+        let ones = Tensor::ones((b, 1), weight.dtype(), weight.device())?;
+        let repeat = |state: &Linear| -> Result<Tensor> {
+            let rows = state.forward(&ones)?; // (b, layers h)
             match layers {
                 1 => rows.reshape((1, b, h)),
-                _ => rows.reshape((b, layers, h))?.transpose(0, 1)?.contiguous(),
+                _ => rows.reshape((b, layers, h))?.transpose(0, 1),
             }
         };
         Ok(State {
