@@ -123,7 +123,7 @@ fn recipes_for_fine_tuning_are_told_apart() {
     assert!(fail(&folder, &["train", "fine.toml", "--task", "1"]).contains("has no tasks"));
     std::fs::write(folder.join("fine.toml"), recipe.replace("trec", "imdb")).unwrap();
     let error = fail(&folder, &["train", "fine.toml"]);
-    assert!(error.contains("expected babi or one of trec, sst2, wnut17"), "{error}");
+    assert!(error.contains("or one of trec, sst2, wnut17"), "{error}");
     assert!(!folder.join("runs").exists());
 }
 
