@@ -35,8 +35,8 @@ impl Vocabulary {
     pub(super) fn own(config: &AutoSeq2SeqLmConfig) -> Option<Self> {
         let own = config.own_vocabulary()?;
         // Letters make words, longer tokens are words; what stands in angle brackets is neither.
-        let special = |token: &String| token.starts_with('<') && token.ends_with('>');
-        let words = own.targets.iter().any(|token| !special(token) && token.chars().count() > 1);
+        let words =
+            own.targets.iter().any(|token| !in_brackets(token) && token.chars().count() > 1);
         let joint = if words { " " } else { "" };
         Some(Self::Own(OwnTokens { config: Box::new(config.clone()), joint }))
     }
@@ -128,7 +128,12 @@ impl OwnTokens {
     fn token(&self, id: u32) -> Option<&str> {
         let own = self.config.own_vocabulary()?;
         let token = own.targets.get(usize::try_from(id).ok()?)?;
-        let special = id == own.start || id == own.end;
-        (!special && !(token.starts_with('<') && token.ends_with('>'))).then_some(token.as_str())
+        let special = [own.start, own.end].contains(&id) || in_brackets(token);
+        (!special).then_some(token.as_str())
     }
+}
+
+/// Whether the token is a special one, such as `<s>`.
+fn in_brackets(token: &str) -> bool {
+    token.starts_with('<') && token.ends_with('>')
 }
