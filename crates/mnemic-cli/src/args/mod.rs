@@ -5,6 +5,7 @@ mod bench;
 mod data;
 mod inspect;
 mod train;
+mod write;
 
 use clap::{Parser, Subcommand};
 
@@ -13,6 +14,7 @@ pub(crate) use bench::{BabiBenchArgs, BenchArgs, BenchCommand, GeneraliseArgs, S
 pub(crate) use data::{DataArgs, DataCommand, ModelsArgs};
 pub(crate) use inspect::InspectArgs;
 pub(crate) use train::{DemoArgs, EvalArgs, TrainArgs};
+pub(crate) use write::{DecodingArgs, GenerateArgs, TextInput, TranslateArgs};
 
 /// Train memory networks, ask them questions, and see what they attended to.
 #[derive(Debug, Parser)]
@@ -46,6 +48,10 @@ pub(crate) enum Command {
     Ask(AskArgs),
     /// Write a page of what a trained model attended to
     Inspect(InspectArgs),
+    /// Go on with texts, with a language model of Hugging Face's layout
+    Generate(GenerateArgs),
+    /// Translate texts, with an encoder-decoder of Hugging Face's layout
+    Translate(TranslateArgs),
     /// List, show, generate or count data
     Data(DataArgs),
     /// List the architectures, their presets and papers
