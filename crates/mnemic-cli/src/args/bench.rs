@@ -15,6 +15,8 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    /// Train the recipes of algorithmic tasks from several seeds; goes on where it was stopped
+    Algorithms(AlgorithmsBenchArgs),
     /// Train the bAbI recipes, each beside its paper's figure; goes on where it was stopped
     Babi(BabiBenchArgs),
     /// Test trained bAbI models on longer stories, and on people and places they never read of
@@ -62,6 +64,45 @@ pub(crate) struct BabiBenchArgs {
     /// Where official files lie: a folder or a .tar.gz
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// Compute on cpu, cuda or cuda:N
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: Place,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Runs that are done are not repeated, those that were stopped go on; Ctrl-C stops. Each result goes into
+results.csv beside its recipe, and the tables of all results into algorithms.md in the folder of recipes.
+
+Examples:
+  mnemic bench algorithms --filter ntm/copy --seeds 10
+  mnemic bench algorithms --tasks reversal --jobs 1
+  mnemic bench algorithms --tables")]
+pub(crate) struct AlgorithmsBenchArgs {
+    /// The folder of recipes
+    #[arg(long, default_value = "models", value_name = "FOLDER")]
+    pub(crate) recipes: PathBuf,
+    /// Only these tasks, such as copy,reversal
+    #[arg(long, value_delimiter = ',', value_name = "TASKS")]
+    pub(crate) tasks: Vec<String>,
+    /// Only recipes whose path or name holds one of these texts
+    #[arg(long, value_delimiter = ',', value_name = "TEXT")]
+    pub(crate) filter: Vec<String>,
+    /// Runs of each recipe, from seed 1 on
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub(crate) seeds: NonZeroUsize,
+    /// Runs at a time; each has its share of the cores [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// List the runs that fit, and make none
+    #[arg(long, conflicts_with = "tables")]
+    pub(crate) list: bool,
+    /// Print and write the tables of the results that are there, and train nothing
+    #[arg(long)]
+    pub(crate) tables: bool,
+    /// Where the runs go
+    #[arg(long, default_value = "runs", value_name = "FOLDER")]
+    pub(crate) runs: PathBuf,
     /// Compute on cpu, cuda or cuda:N
     #[arg(long, default_value_t, value_name = "DEVICE")]
     pub(crate) device: Place,

@@ -10,6 +10,7 @@ use mnemic_tasks::data::babi::Task;
 Examples:
   mnemic inspect runs/demo --html attention.html
   mnemic inspect runs/demo --html errors.html --wrong --examples 20
+  mnemic inspect runs/ntm-copy --html copy.html --sizes 20
   mnemic inspect runs/demo --card pictures --examples 3")]
 pub(crate) struct InspectArgs {
     /// A run's or a model's folder
@@ -27,6 +28,9 @@ pub(crate) struct InspectArgs {
     /// The first test example to look at
     #[arg(long, default_value_t = 0, value_name = "INDEX")]
     pub(crate) from: usize,
+    /// Of an algorithmic task: the sizes of the sequence, such as 20 or 5,3 [default: as trained]
+    #[arg(long, value_delimiter = ',', value_name = "SIZES")]
+    pub(crate) sizes: Vec<usize>,
     /// Only examples that the model answers wrongly
     #[arg(long)]
     pub(crate) wrong: bool,

@@ -10,7 +10,9 @@ mod write;
 use clap::{Parser, Subcommand};
 
 pub(crate) use ask::AskArgs;
-pub(crate) use bench::{BabiBenchArgs, BenchArgs, BenchCommand, GeneraliseArgs, Size};
+pub(crate) use bench::{
+    AlgorithmsBenchArgs, BabiBenchArgs, BenchArgs, BenchCommand, GeneraliseArgs, Size,
+};
 pub(crate) use data::{DataArgs, DataCommand, ModelsArgs};
 pub(crate) use inspect::InspectArgs;
 pub(crate) use train::{DemoArgs, EvalArgs, TrainArgs};

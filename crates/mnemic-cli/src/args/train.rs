@@ -16,7 +16,7 @@ pub(crate) struct TrainArgs {
     pub(crate) recipe: PathBuf,
     /// The task to learn, in a file with a recipe for each: its number or name
     #[arg(long)]
-    pub(crate) task: Option<Task>,
+    pub(crate) task: Option<String>,
     /// The run's folder [default: runs/NAME, with the recipe's name]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) run: Option<PathBuf>,

@@ -15,6 +15,9 @@ use serde::de::DeserializeOwned;
 /// How long a run may take to save itself once it was asked to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is done with a run's folder.
+type Collect = Box<dyn Fn(&Path) -> Result<String> + Send + Sync>;
+
 /// A run to be made.
 pub(super) struct Job {
     pub(super) name: String,
@@ -23,7 +26,7 @@ pub(super) struct Job {
     pub(super) arguments: Vec<String>,
     pub(super) run: PathBuf,
     /// Adds the results of the run to the tables, and says them in a few words.
-    pub(super) collect: Box<dyn Fn(&Path) -> Result<String> + Send + Sync>,
+    pub(super) collect: Collect,
 }
 
 impl Job {

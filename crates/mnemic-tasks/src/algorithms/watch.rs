@@ -60,8 +60,7 @@ impl AlgorithmModel {
             ("task".to_string(), recipe.data.task.clone()),
         ];
         for test in self.result.iter().flat_map(|result| &result.tests) {
-            let sizes: Vec<String> = test.sizes.iter().map(ToString::to_string).collect();
-            let name = format!("test at {}", sizes.join(" × "));
+            let name = format!("test at {}", super::shown(&test.sizes));
             let (error, bits) = (test.error_percent, test.bits);
             rows.push((
                 name,
