@@ -163,6 +163,17 @@ macro_rules! configs {
                     Self::DistilBert(config) => config.labels(),
                 }
             }
+
+            /// Whether a text may have several of the labels, each with a probability of its own: `problem_type` says so.
+            pub fn is_multi_label(&self) -> bool {
+                let other = match self {
+                    Self::Bert(config) => &config.other,
+                    Self::Roberta(config) => &config.bert.other,
+                    Self::DistilBert(config) => &config.other,
+                };
+                other.get("problem_type").and_then(serde_json::Value::as_str)
+                    == Some("multi_label_classification")
+            }
         }
     )+};
 }
