@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use mnemic_tasks::Place;
 use mnemic_tasks::generation::{EarlyStopping, GenerationConfig};
-use mnemic_tasks::text::{Ending, WriteOptions, Writer};
+use mnemic_tasks::text::{Ending, WriteOptions, Writer, attention};
 use mnemic_testing::shared_data;
 use serde_json::Value;
 
@@ -142,4 +142,33 @@ fn models_of_another_kind_are_refused() {
     assert!(error.contains("causal language model"), "{error}");
     let error = Writer::causal(weights.join("no-such"), Place::Cpu).unwrap_err().to_string();
     assert!(error.contains("no-such"), "{error}");
+}
+
+#[test]
+fn attention_of_writing_models_is_watched() {
+    let Some(weights) = shared_data("attention_of_writing_models_is_watched", "weights") else {
+        return;
+    };
+    let story = attention(&weights.join("stories260K"), "Tom had a dog.", Place::Cpu).unwrap();
+    let maps = &story.maps[0];
+    assert_eq!((story.maps.len(), maps.layers.len(), maps.layers[0].heads.len()), (1, 5, 8));
+    assert_eq!(story.tokens[..3], ["<s>", "\u{2423}T", "om"]);
+    let n = story.tokens.len();
+    for heads in maps.layers.iter().flat_map(|layer| &layer.heads) {
+        for (i, row) in heads.chunks_exact(n).enumerate() {
+            // Nothing later is seen, and the rest is all there is.
+            assert!((row[..=i].iter().sum::<f32>() - 1.).abs() < 1e-5);
+            assert!(row[i + 1..].iter().all(|&w| w == 0.));
+        }
+    }
+    let names = attention(&weights.join("aren-transliteration"), "محمد", Place::Cpu).unwrap();
+    let titles: Vec<&str> = names.maps.iter().map(|maps| maps.title.as_str()).collect();
+    assert_eq!(titles, ["Encoder", "Decoder", "From what is written to what is read"]);
+    let cross = &names.maps[2];
+    assert_eq!(cross.cols, names.tokens);
+    assert_eq!(cross.rows.last().unwrap(), "</s>");
+    let error = attention(&weights.join("g2p-en"), "hello", Place::Cpu).unwrap_err().to_string();
+    assert!(error.contains("no attention"), "{error}");
+    let error = attention(&weights.join("gat-cora"), "x", Place::Cpu).unwrap_err().to_string();
+    assert!(error.contains("config.json"), "{error}");
 }

@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use candle_core::{DType, IndexOp, Tensor};
-use mnemic_models::transformer::auto::{AutoEncoder, AutoEncoderConfig};
+use mnemic_models::transformer::auto::{
+    AutoCausalLm, AutoEncoder, AutoEncoderConfig, AutoSeq2SeqLm,
+};
 use mnemic_models::{Encoded, PretrainedModel};
 use mnemic_pictures::{HeadLayer, HeadMaps};
 
 use super::open::{self, Opened};
-use crate::{Place, Result};
+use super::write::Writer;
+use crate::{Error, Place, Result};
 
 /// The attention of a model over a text.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,9 +38,18 @@ pub struct Attention {
 /// When there is no such model, its kind is not one whose attention can be watched, or the text cannot be encoded.
 pub fn attention(model: &Path, text: &str, place: Place) -> Result<Attention> {
     let dir = open::folder(model)?;
-    // Other kinds of models come here, each tried by what its config says.
-    AutoEncoder::read_config(open::read_keys(&dir)?)?;
-    of_encoder(&dir, text, place)
+    let keys = open::read_keys(&dir)?;
+    // Each kind is tried by what the config says; where none knows it, all say what they know.
+    let Err(no_encoder) = AutoEncoder::read_config(keys.clone()) else {
+        return of_encoder(&dir, text, place);
+    };
+    let Err(no_decoder) = AutoCausalLm::read_config(keys.clone()) else {
+        return Writer::causal(&dir, place)?.attention(text);
+    };
+    let Err(neither) = AutoSeq2SeqLm::read_config(keys) else {
+        return Writer::seq2seq(&dir, place)?.attention(text);
+    };
+    Err(Error::request(format!("{no_encoder}; or {no_decoder}; or {neither}")))
 }
 
 fn of_encoder(dir: &Path, text: &str, place: Place) -> Result<Attention> {
@@ -77,8 +89,11 @@ pub fn head_maps(
     Ok(maps)
 }
 
-/// Tokens as a reader knows them: byte-level ones with their blanks instead of what stands for them.
 fn token_names(encoded: &Encoded) -> Vec<String> {
-    let name = |token: &String| token.replace('\u{120}', "\u{2423}").replace('\u{10a}', "\u{21b5}");
-    encoded.tokens.iter().map(name).collect()
+    encoded.tokens.iter().map(|token| token_name(token)).collect()
+}
+
+/// A token as a reader knows it: with blanks and line breaks instead of what stands for them.
+pub(super) fn token_name(token: &str) -> String {
+    token.replace(['\u{120}', '\u{2581}'], "\u{2423}").replace('\u{10a}', "\u{21b5}")
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use mnemic_models::transformer::auto::AutoSeq2SeqLmConfig;
 use mnemic_models::{DecodeStream, Tokenizer};
 
+use super::attention::token_name;
 use crate::{Error, Result};
 
 /// What a writing model reads and writes with.
@@ -47,6 +48,21 @@ impl Vocabulary {
             Self::Tokenizers(both) => Ok(both.0.encode(text)?.ids),
             Self::Own(own) => own.encode(text),
         }
+    }
+
+    /// The tokens of ids as a reader knows them: of what is read, or of what is written.
+    pub(super) fn names(&self, ids: &[u32], written: bool) -> Vec<String> {
+        let name = |&id: &u32| {
+            let token = match self {
+                Self::Tokenizers(both) => both.1.token(id),
+                Self::Own(own) => own.config.own_vocabulary().and_then(|own| {
+                    let tokens = if written { own.targets } else { own.sources };
+                    tokens.get(usize::try_from(id).ok()?).cloned()
+                }),
+            };
+            token.map_or_else(|| format!("#{id}"), |token| token_name(&token))
+        };
+        ids.iter().map(name).collect()
     }
 
     /// What fills up short rows.

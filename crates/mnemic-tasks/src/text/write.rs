@@ -3,11 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use mnemic_models::transformer::auto::{AutoCausalLm, AutoSeq2SeqLm};
-use mnemic_models::{Autoregressive, Padding, Pretrained, TextBatch, from_pretrained, locate};
+use mnemic_models::{Autoregressive, Context, Padding, Pretrained, TextBatch, from_pretrained};
 use serde::Serialize;
 
+use super::attention::{Attention, head_maps};
+use super::open;
 use super::vocabulary::{Stream, Vocabulary};
 use crate::generation::{Finish, GenerationConfig, Generator, Hypothesis, NewToken};
 use crate::{Error, Place, Result};
@@ -92,7 +94,7 @@ impl Writer {
     /// # Errors
     /// When there is none, it is of another kind, or a file is damaged.
     pub fn causal(model: impl AsRef<Path>, place: Place) -> Result<Self> {
-        let (path, device) = (locate(model)?, place.open()?);
+        let (path, device) = (open::folder(model.as_ref())?, place.open()?);
         let loaded: Pretrained<AutoCausalLm> = from_pretrained(&path, DType::F32, &device)?;
         let model = Model::Causal(Box::new(loaded.inference_model(DType::F32, &device)?));
         let config = GenerationConfig::from_folder(&path)?;
@@ -105,7 +107,7 @@ impl Writer {
     /// # Errors
     /// When there is none, it is of another kind, or a file is damaged.
     pub fn seq2seq(model: impl AsRef<Path>, place: Place) -> Result<Self> {
-        let (path, device) = (locate(model)?, place.open()?);
+        let (path, device) = (open::folder(model.as_ref())?, place.open()?);
         let loaded: Pretrained<AutoSeq2SeqLm> = from_pretrained(&path, DType::F32, &device)?;
         let mut config = GenerationConfig::from_folder(&path)?;
         let vocabulary = match Vocabulary::own(&loaded.config) {
@@ -148,6 +150,52 @@ impl Writer {
         let written = self.run(&[text], options, on_text)?;
         let first = written.into_iter().flatten().next();
         first.ok_or_else(|| Error::generation("stream", "nothing was written"))
+    }
+
+    /// What the model attends to in a text; an encoder-decoder also in what it writes to it, as its configuration has it.
+    pub(super) fn attention(&self, text: &str) -> Result<Attention> {
+        let ids = self.ids(text, &self.config)?;
+        let source =
+            TextBatch::from_rows(std::slice::from_ref(&ids), 0, Padding::Right, &self.device)?;
+        let ctx = Context::eval().watching();
+        let read = self.vocabulary.names(&ids, false);
+        let (architecture, kinds, written) = match &self.model {
+            Model::Causal(model) => {
+                model.forward(&source, &ctx)?;
+                (model.architecture(), vec![("Self-attention", "attention")], vec![])
+            }
+            Model::Seq2Seq(model) => {
+                let config = GenerationConfig { num_return_sequences: 1, ..self.config.clone() };
+                let generated = Generator::new(model.as_ref(), config)?.generate(&source)?;
+                let start = self.config.decoder_start_token_id.or(self.config.bos_token_id);
+                let new = generated.sequences().into_iter().flatten();
+                let target: Vec<u32> = start.into_iter().chain(new).collect();
+                let written = self.vocabulary.names(&target, true);
+                let target = TextBatch::from_rows(&[target], 0, Padding::Right, &self.device)?;
+                model.forward(&source, &target, &ctx)?;
+                let kinds = vec![
+                    ("Encoder", "attention"),
+                    ("Decoder", "decoder_attention"),
+                    ("From what is written to what is read", "cross_attention"),
+                ];
+                (model.architecture(), kinds, written)
+            }
+        };
+        let trace = ctx.take_trace();
+        let mut maps = vec![];
+        for (title, name) in kinds {
+            let layers: Vec<Tensor> =
+                trace.iter().filter(|w| w.name == name).map(|w| w.value.clone()).collect();
+            if !layers.is_empty() {
+                let rows = if name == "attention" { &read } else { &written };
+                let cols = if name == "decoder_attention" { &written } else { &read };
+                maps.push(head_maps(title, rows, cols, &layers)?);
+            }
+        }
+        if maps.is_empty() {
+            return Err(Error::request(format!("{architecture}: this model has no attention")));
+        }
+        Ok(Attention { architecture: architecture.to_string(), tokens: read, maps })
     }
 
     fn run(
