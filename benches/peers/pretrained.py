@@ -1,41 +1,42 @@
-"""Sentence embeddings by all-MiniLM-L6-v2 with PyTorch: the peer of bench-pretrained.
+"""Sentence embeddings by all-MiniLM-L6-v2, and decoding by a model in the size of GPT-2 small: the peer of bench-pretrained.
 
-pip install torch transformers tokenizers (and onnx onnxscript onnxruntime for --onnx), then
+    python benches/peers/pretrained.py --model FOLDER [--sentences FILE] [--threads 1] [--seconds 3] [--part embed]
 
-    python benches/peers/pretrained.py --model FOLDER [--sentences FILE] [--threads 2] [--seconds 3] [--onnx]
-
-prints medians in milliseconds as JSON: the fastest of eager and scaled_dot_product attention counts, each also by name.
+prints one JSON object a part and program, with the fields of ours: PyTorch with eager and with scaled_dot_product attention, ONNX Runtime.
 """
 
 import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
+
+import decode
+
+BATCH = 32
 
 
 def arguments():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model")
     parser.add_argument("--sentences", default="benches/peers/sentences.txt")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--onnx", action="store_true", help="measure ONNX Runtime as well")
+    parser.add_argument("--part", choices=["embed", "decode"])
     return parser.parse_args()
 
 
-def median(seconds, least, call):
-    """The median and the least of the milliseconds of at least `least` calls and `seconds`, after a tenth of them to warm up."""
+def median(seconds, items, call):
+    """The median of the milliseconds of calls in turn, for so many seconds, after a tenth of them to warm up."""
     for share in (0.1, 1):
         times = []
         begun = time.perf_counter()
-        while len(times) < least or time.perf_counter() - begun < seconds * share:
+        while len(times) < 3 or time.perf_counter() - begun < seconds * share:
             start = time.perf_counter()
-            call(len(times))
+            call(len(times) % items)
             times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times), min(times)
+    return round(statistics.median(times), 3)
 
 
 def main():
@@ -43,12 +44,22 @@ def main():
     # Before the libraries are loaded.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
     import torch
+
+    torch.set_num_threads(args.threads)
+    if args.part != "decode":
+        embed(args)
+    if args.part != "embed":
+        print(json.dumps(decode.measure(args.threads)), flush=True)
+
+
+def embed(args):
+    import torch
+    import transformers
     from tokenizers import Tokenizer
     from transformers import BertModel
 
-    torch.set_num_threads(args.threads)
     with open(args.sentences) as file:
-        sentences = file.read().splitlines()
+        sentences = [line for line in file.read().splitlines() if line.strip()]
     tokenizer = Tokenizer.from_file(os.path.join(args.model, "tokenizer.json"))
     tokenizer.enable_truncation(256)
     tokenizer.enable_padding(pad_id=0)
@@ -66,27 +77,30 @@ def main():
         mean = (states * mask).sum(1) / mask.sum(1)
         return torch.nn.functional.normalize(mean, dim=1)
 
-    batch, ones = encode(sentences), [encode([s]) for s in sentences]
-    n = len(sentences)
-    report = {"threads": args.threads, "torch": torch.__version__, "tokens": list(batch["input_ids"].shape)}
+    many = [sentences[i:i + BATCH] for i in range(0, len(sentences) - BATCH + 1, BATCH)]
+    ones, padded = [encode([s]) for s in sentences], [encode(texts) for texts in many]
 
-    def measure(name, embed):
+    def measure(program, embed):
         with torch.inference_mode():
-            report[f"{name}_embed_1_ms"] = median(args.seconds, n, lambda i: embed(ones[i % n]))
-            report[f"{name}_embed_32_ms"] = median(args.seconds, 3, lambda _: embed(batch))
-            report[f"{name}_text_1_ms"] = median(args.seconds, n, lambda i: embed(encode([sentences[i % n]])))
-            report[f"{name}_text_32_ms"] = median(args.seconds, 3, lambda _: embed(encode(sentences)))
-            check = embed(batch)
-        report[f"{name}_check"] = [check[0, :4].tolist(), check[31, :4].tolist()]
+            check = embed(padded[0])
+            report = {
+                "part": "embed",
+                "program": program,
+                "threads": args.threads,
+                "sentences": len(sentences),
+                "embed_1_ms": median(args.seconds, len(ones), lambda i: embed(ones[i])),
+                "embed_32_ms": median(args.seconds, len(padded), lambda i: embed(padded[i])),
+                "text_1_ms": median(args.seconds, len(ones), lambda i: embed(encode([sentences[i]]))),
+                "text_32_ms": median(args.seconds, len(many), lambda i: embed(encode(many[i]))),
+                "check": [check[0, :4].tolist(), check[BATCH - 1, :4].tolist()],
+            }
+        print(json.dumps(report), flush=True)
 
     for name in ("eager", "sdpa"):
         model = BertModel.from_pretrained(args.model, attn_implementation=name, add_pooling_layer=False).float().eval()
-        measure(name, lambda b, model=model: pool(model(**b).last_hidden_state, b["attention_mask"]))
-    if args.onnx:
-        onnx(args, measure, pool, ones[0])
-    for key in ("embed_1_ms", "embed_32_ms", "text_1_ms", "text_32_ms"):
-        report[key] = [min(both) for both in zip(report[f"eager_{key}"], report[f"sdpa_{key}"])]
-    print(json.dumps(report))
+        program = f"torch {torch.__version__}, transformers {transformers.__version__}, {name}"
+        measure(program, lambda b, model=model: pool(model(**b).last_hidden_state, b["attention_mask"]))
+    onnx(args, measure, pool, ones[0])
 
 
 def onnx(args, measure, pool, example):
@@ -118,8 +132,8 @@ def onnx(args, measure, pool, example):
             states = session.run(None, {k: v.numpy() for k, v in batch.items()})[0]
             return pool(torch.from_numpy(states), batch["attention_mask"])
 
-        measure("onnx", embed)
+        measure(f"onnxruntime {onnxruntime.__version__}", embed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: our program, and on request its PyTorch peer, one after the other in the same run.
 
 mod kernels;
+mod pretrained;
 mod python;
 pub(crate) mod record;
 
@@ -21,6 +22,8 @@ enum Program {
     Mnemic(&'static [&'static str]),
     /// The program that measures many workloads and its peer in turns, see `kernels.rs`.
     Kernels,
+    /// The program that measures published models, in turns with its peer, see `pretrained.rs`.
+    Pretrained,
 }
 
 struct Bench {
@@ -38,6 +41,12 @@ const BENCHES: &[Bench] = &[
         about: "time of operations and training steps, each in turns with PyTorch and plain candle",
         program: Program::Kernels,
         peer: Some("kernels.py"),
+    },
+    Bench {
+        name: "pretrained",
+        about: "sentence embeddings and decoding, each beside PyTorch; ONNX Runtime, plain candle",
+        program: Program::Pretrained,
+        peer: Some("pretrained.py"),
     },
     Bench {
         name: "dmn-step",
@@ -68,11 +77,12 @@ pub(crate) fn help() -> String {
         "Builds the release profile and runs one bench with the arguments that follow its name.\n\
          With --peers the PyTorch peer runs after it with the same arguments, in the virtual\n\
          environment `.venv` (made on first use: {}; on Linux a download of\n\
-         some gigabytes) or with the Python that {} names.\n\nBenches:\n{}\n{}",
+         some gigabytes) or with the Python that {} names.\n\nBenches:\n{}\n{}\n\n{}",
         python::PEER_PACKAGES.join(", "),
         python::PYTHON,
         list(),
-        kernels::HELP
+        kernels::HELP,
+        pretrained::HELP
     )
 }
 
@@ -98,6 +108,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let root = process::root()?;
     if matches!(bench.program, Program::Kernels) {
         return kernels::run(&root, &args, rest);
+    }
+    if matches!(bench.program, Program::Pretrained) {
+        return pretrained::run(&root, &args, rest);
     }
     let label = args.value("--save");
     let kept = label.map(|label| record::path(&root, bench.name, label, "txt")).transpose()?;
@@ -153,6 +166,9 @@ fn program_with(root: &Path, bench: &Bench, build: &[&str], args: &[String]) -> 
         }
         Program::Kernels => {
             command.args(["mnemic-benches", "--bin", "bench-kernels", "--"]);
+        }
+        Program::Pretrained => {
+            command.args(["mnemic-benches", "--bin", "bench-pretrained", "--"]);
         }
     }
     command.args(args);

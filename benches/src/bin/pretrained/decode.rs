@@ -1,11 +1,8 @@
-//! Greedy decoding of one row by a model in the size of GPT-2 small, with random weights and its caches; prints one JSON object, as the peer
-//! `peers/decode.py` does.
-//!
-//! `cargo run --release -p mnemic-benches --example decode -- --threads 2 --prompt 16 --new 64 --runs 3`
+//! Greedy decoding of one row by a model in the size of GPT-2 small, with random weights and its caches.
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use mnemic_layers::{Context, ParamStore};
 use mnemic_models::transformer::gpt2::{Config, Gpt2LmHead};
@@ -13,63 +10,32 @@ use mnemic_models::{Autoregressive, Padding, TextBatch};
 use rayon::prelude::*;
 use serde_json::json;
 
-// candle makes a new tensor for every result.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// Tokens of the prompt, new tokens, and runs: as in the peer.
+const PROMPT: u32 = 16;
+const NEW: usize = 64;
+const RUNS: usize = 3;
 
-struct Args {
-    threads: usize,
-    prompt: usize,
-    new: usize,
-    runs: usize,
-}
-
-impl Args {
-    fn read() -> Result<Self> {
-        let mut args = Self { threads: 1, prompt: 16, new: 64, runs: 3 };
-        let mut words = std::env::args().skip(1);
-        while let Some(name) = words.next() {
-            let place = match name.as_str() {
-                "--threads" => &mut args.threads,
-                "--prompt" => &mut args.prompt,
-                "--new" => &mut args.new,
-                "--runs" => &mut args.runs,
-                _ => bail!("{name}: expected --threads, --prompt, --new or --runs"),
-            };
-            let value = words.next().with_context(|| format!("{name} needs a number"))?;
-            *place = value.parse().with_context(|| format!("{name} {value}: not a number"))?;
-        }
-        let positions = Config::small().n_positions;
-        ensure!(args.prompt > 0 && args.new > 1 && args.runs > 0, "numbers must be positive");
-        ensure!(args.prompt + args.new <= positions, "there are {positions} positions");
-        Ok(args)
-    }
-}
-
-fn main() -> Result<()> {
-    let args = Args::read()?;
-    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
+/// Measures and prints a line.
+pub(super) fn decode(threads: usize) -> Result<()> {
     let config = Config::small();
     let store = ParamStore::new(0);
     // Its parameters are drawn here; the model that writes records nothing for gradients.
     Gpt2LmHead::new(&config, store.builder(DType::F32, &Device::Cpu))?;
     let model = Gpt2LmHead::new(&config, store.frozen(DType::F32, &Device::Cpu))?;
-    let prompt = (1..=args.prompt as u32).map(|i| i * 97 % config.vocab_size as u32).collect();
+    let prompt = (1..=PROMPT).map(|i| i * 97 % config.vocab_size as u32).collect();
     let batch = TextBatch::from_rows(&[prompt], 0, Padding::Left, &Device::Cpu)?;
-    write(&model, &batch, args.new)?; // warms up
-    let mut runs =
-        (0..args.runs).map(|_| write(&model, &batch, args.new)).collect::<Result<Vec<f64>>>()?;
+    write(&model, &batch, NEW)?; // warms up
+    let mut runs = (0..RUNS).map(|_| write(&model, &batch, NEW)).collect::<Result<Vec<f64>>>()?;
     let result = json!({
-        "bench": "decode",
-        "program": format!("mnemic {}", env!("CARGO_PKG_VERSION")),
-        "threads": args.threads,
-        "prompt": args.prompt,
-        "new": args.new,
+        "part": "decode",
+        "program": "mnemic",
+        "threads": threads,
+        "prompt": PROMPT,
+        "new": NEW,
         "parameters": store.num_parameters(),
-        "tokens_per_second": runs.iter().map(|r| round(*r)).collect::<Vec<f64>>(),
-        "median": round(median(&mut runs)),
-        "best": round(runs.iter().copied().fold(0., f64::max)),
-        "read_gb_per_second": round(bandwidth(args.threads)),
+        "runs": runs.iter().map(|r| round(*r)).collect::<Vec<f64>>(),
+        "tokens_per_second": round(median(&mut runs)),
+        "memory_gb_per_second": round(bandwidth(threads)),
     });
     println!("{result}");
     Ok(())
