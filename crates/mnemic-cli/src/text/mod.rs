@@ -1,0 +1,8 @@
+//! Verbs for texts and published models.
+
+mod attention;
+mod encode;
+mod input;
+
+pub(crate) use attention::attention;
+pub(crate) use encode::{classify, embed, fill_mask, similarity};
