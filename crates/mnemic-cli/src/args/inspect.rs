@@ -11,13 +11,17 @@ Examples:
   mnemic inspect runs/demo --html attention.html
   mnemic inspect runs/demo --html errors.html --wrong --examples 20
   mnemic inspect runs/ntm-copy --html copy.html --sizes 20
-  mnemic inspect runs/demo --card pictures --examples 3")]
+  mnemic inspect runs/demo --card pictures --examples 3
+  mnemic inspect bert-base-uncased --text 'The cat sat on the mat.' --html heads.html")]
 pub(crate) struct InspectArgs {
-    /// A run's or a model's folder
+    /// A run's or a model's folder; with --text that of a Hugging Face model, or its id on the hub (feature hub)
     pub(crate) run: PathBuf,
     /// The page to write
-    #[arg(long, value_name = "FILE", required_unless_present = "card")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["card", "text"])]
     pub(crate) html: Option<PathBuf>,
+    /// Show the attention of all layers and heads over this text; without --html, the mean of each layer
+    #[arg(long, conflicts_with_all = ["card", "examples", "from", "wrong", "task", "data"])]
+    pub(crate) text: Option<String>,
     /// Write the learning curve and each example as a picture into a folder, for a model card, and print what the model gets
     /// wrong
     #[arg(long, value_name = "FOLDER")]

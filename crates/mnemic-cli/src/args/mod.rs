@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod data;
+mod encode;
 mod inspect;
 mod train;
 mod write;
@@ -14,9 +15,10 @@ pub(crate) use bench::{
     AlgorithmsBenchArgs, BabiBenchArgs, BenchArgs, BenchCommand, GeneraliseArgs, Size,
 };
 pub(crate) use data::{DataArgs, DataCommand, ModelsArgs};
+pub(crate) use encode::{ClassifyArgs, EmbedArgs, FillMaskArgs, SimilarityArgs, TextArgs};
 pub(crate) use inspect::InspectArgs;
 pub(crate) use train::{DemoArgs, EvalArgs, TrainArgs};
-pub(crate) use write::{DecodingArgs, GenerateArgs, TextInput, TranslateArgs};
+pub(crate) use write::{DecodingArgs, GenerateArgs, TranslateArgs};
 
 /// Train memory networks, ask them questions, and see what they attended to.
 #[derive(Debug, Parser)]
@@ -31,6 +33,7 @@ Examples:
   mnemic train models/dmn-plus/10k.toml --task 1     train a recipe; Ctrl-C saves
   mnemic ask runs/dmn-plus-10k-task1                 type a story and questions
   mnemic inspect runs/demo --html attention.html     a page of what it attended to
+  mnemic similarity MODEL 'A cat sat.' 'It rains.'   published models: embed, fill-mask, classify
   mnemic data generate --task 2 --questions 100      stories in the official format
 
 Official bAbI files are found with --data, or below $MNEMIC_DATA/data/babi."
@@ -48,8 +51,16 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Ask a trained model about stories
     Ask(AskArgs),
-    /// Write a page of what a trained model attended to
+    /// Show what a trained or published model attends to
     Inspect(InspectArgs),
+    /// Print the vectors of texts
+    Embed(EmbedArgs),
+    /// Compare texts: all pairs, or the nearest to a query
+    Similarity(SimilarityArgs),
+    /// Say what hidden tokens of texts may be
+    FillMask(FillMaskArgs),
+    /// Give texts classes, or find entities in them
+    Classify(ClassifyArgs),
     /// Go on with texts, with a language model of Hugging Face's layout
     Generate(GenerateArgs),
     /// Translate texts, with an encoder-decoder of Hugging Face's layout

@@ -1,14 +1,11 @@
 //! `generate` and `translate`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
-use mnemic_tasks::Place;
+use super::TextArgs;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A model is a folder in Hugging Face's layout, or an id of its hub where `mnemic` was built with the
-feature `hub`. Prompts are the arguments, else the lines of --file, else those of standard input.
 Without --temperature, --top-k or --top-p the most probable token is taken (or what the checkpoint's
 generation_config.json says); a single prompt is written to as it comes.
 
@@ -18,13 +15,8 @@ Examples:
   mnemic generate gpt2 'The capital of France is' --beams 4 --n-best 4 --max-new-tokens 20
   mnemic generate gpt2 --file prompts.txt --stop '\\n' --json")]
 pub(crate) struct GenerateArgs {
-    /// The model: a folder or hub id
-    pub(crate) model: PathBuf,
-    /// Texts to go on with
-    #[arg(value_name = "PROMPT")]
-    pub(crate) texts: Vec<String>,
     #[command(flatten)]
-    pub(crate) input: TextInput,
+    pub(crate) texts: TextArgs,
     #[command(flatten)]
     pub(crate) how: DecodingArgs,
     /// Print everything at the end
@@ -34,41 +26,18 @@ pub(crate) struct GenerateArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A model is a folder in Hugging Face's layout, or an id of its hub where `mnemic` was built with the
-feature `hub`: Marian, BART, T5, OpenNMT's Transformer, spelling to phonemes. Texts are the arguments,
-else the lines of --file, else those of standard input; T5 wants its task named in the text.
+Any encoder-decoder: Marian, BART, T5 (which wants its task named in the text), OpenNMT's Transformer,
+spelling to phonemes.
 
 Examples:
   mnemic translate Helsinki-NLP/opus-mt-en-de 'The house is small.'
   mnemic translate g2p-en activationist --beams 3 --n-best 3
   mnemic translate t5-small 'translate English to German: The house is small.' --json")]
 pub(crate) struct TranslateArgs {
-    /// The model: a folder or hub id
-    pub(crate) model: PathBuf,
-    /// Texts to translate
-    #[arg(value_name = "TEXT")]
-    pub(crate) texts: Vec<String>,
     #[command(flatten)]
-    pub(crate) input: TextInput,
+    pub(crate) texts: TextArgs,
     #[command(flatten)]
     pub(crate) how: DecodingArgs,
-}
-
-/// Where texts come from and where they are computed.
-#[derive(Debug, clap::Args)]
-pub(crate) struct TextInput {
-    /// Read texts from a file, one a line
-    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
-    pub(crate) file: Option<PathBuf>,
-    /// Texts at a time
-    #[arg(long, default_value = "8", value_name = "N")]
-    pub(crate) batch: NonZeroUsize,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Compute on cpu, cuda or cuda:N
-    #[arg(long, default_value_t, value_name = "DEVICE")]
-    pub(crate) device: Place,
 }
 
 /// How tokens are chosen; what is not given is as the checkpoint says.

@@ -1,6 +1,7 @@
 //! `mnemic generate` and `mnemic translate`.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -8,7 +9,7 @@ use mnemic_tasks::generation::{EarlyStopping, GenerationConfig};
 use mnemic_tasks::text::{WriteOptions, Writer, Written};
 use serde::Serialize;
 
-use crate::args::{DecodingArgs, GenerateArgs, TextInput, TranslateArgs};
+use crate::args::{DecodingArgs, GenerateArgs, TextArgs, TranslateArgs};
 use crate::output;
 
 /// What was written to a text, for `--json`.
@@ -19,26 +20,26 @@ struct Answer<'a> {
 }
 
 pub(crate) fn generate(args: &GenerateArgs) -> Result<ExitCode> {
-    let prompts = super::texts(&args.texts, args.input.file.as_deref())?;
-    let writer = Writer::causal(&args.model, args.input.device)?;
-    let options = options(&writer.config, &args.how, &args.input)?;
+    let prompts = super::input::texts(&args.texts.text, args.texts.file.as_deref())?;
+    let writer = Writer::causal(&args.texts.model, args.texts.device)?;
+    let options = options(&writer.config, &args.how, &args.texts)?;
     let alone = options.config.num_beams == 1 && options.config.num_return_sequences == 1;
     if let [prompt] = prompts.as_slice()
         && alone
-        && !args.input.json
+        && !args.texts.json
         && !args.no_stream
     {
         stream(&writer, prompt, &options)?;
         return Ok(ExitCode::SUCCESS);
     }
-    write(&writer, &prompts, &options, args.input.json, |prompt, text| format!("{prompt}{text}"))
+    write(&writer, &prompts, &options, args.texts.json, |prompt, text| format!("{prompt}{text}"))
 }
 
 pub(crate) fn translate(args: &TranslateArgs) -> Result<ExitCode> {
-    let texts = super::texts(&args.texts, args.input.file.as_deref())?;
-    let writer = Writer::seq2seq(&args.model, args.input.device)?;
-    let options = options(&writer.config, &args.how, &args.input)?;
-    write(&writer, &texts, &options, args.input.json, |_, text| text.to_string())
+    let texts = super::input::texts(&args.texts.text, args.texts.file.as_deref())?;
+    let writer = Writer::seq2seq(&args.texts.model, args.texts.device)?;
+    let options = options(&writer.config, &args.how, &args.texts)?;
+    write(&writer, &texts, &options, args.texts.json, |_, text| text.to_string())
 }
 
 /// Shows the text as it comes. Who no longer reads it ends nothing: the text is written to its end, and the error told then.
@@ -88,7 +89,7 @@ fn write(
 }
 
 /// The checkpoint's configuration with what was asked for.
-fn options(base: &GenerationConfig, how: &DecodingArgs, input: &TextInput) -> Result<WriteOptions> {
+fn options(base: &GenerationConfig, how: &DecodingArgs, texts: &TextArgs) -> Result<WriteOptions> {
     let mut config = base.clone();
     if let Some(n) = how.max_new_tokens {
         config.max_new_tokens = Some(n.get());
@@ -128,5 +129,6 @@ fn options(base: &GenerationConfig, how: &DecodingArgs, input: &TextInput) -> Re
     config.repetition_penalty = how.repetition_penalty.unwrap_or(config.repetition_penalty);
     config.no_repeat_ngram_size = how.no_repeat_ngrams.unwrap_or(config.no_repeat_ngram_size);
     let stop = how.stop.iter().map(|text| text.replace("\\n", "\n")).collect();
-    Ok(WriteOptions { config, stop, batch: input.batch.get() })
+    let batch = texts.batch.map_or(8, NonZeroUsize::get);
+    Ok(WriteOptions { config, stop, batch })
 }
