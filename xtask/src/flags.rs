@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::{bench, ci, demo, gpu, package, test, tidy};
+use crate::{bench, ci, demo, gpu, interop, package, test, tidy};
 
 /// An option of a verb.
 struct Flag {
@@ -106,6 +106,19 @@ const VERBS: &[Verb] = &[
             "cargo xtask bench kernels --peers --filter gru,lstm --threads 1,2",
         ],
         run: bench::run,
+    },
+    Verb {
+        name: "interop",
+        about: "whether Hugging Face's `transformers` reads what `save_pretrained` writes",
+        details: interop::help,
+        flags: &[Flag {
+            name: "--save",
+            value: Some("LABEL"),
+            help: "keep the table, with date, commit and machine, in benches/results",
+        }],
+        rest: Rest::None,
+        examples: &["cargo xtask interop", "cargo xtask interop --save transformers"],
+        run: interop::run,
     },
     Verb {
         name: "gpu",

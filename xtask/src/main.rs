@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod flags;
 mod gpu;
+mod interop;
 mod package;
 mod process;
 mod test;

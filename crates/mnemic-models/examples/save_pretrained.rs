@@ -70,10 +70,7 @@ fn main() -> Result<()> {
     })?;
     match std::env::var_os("MNEMIC_MINILM") {
         Some(model) => run.sentences(Path::new(&model)),
-        None => {
-            println!("skipped: sentence-encoder: MNEMIC_MINILM is not set");
-            Ok(())
-        }
+        None => Ok(println!("skipped: sentence-encoder: MNEMIC_MINILM is not set")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod kernels;
 mod pretrained;
-mod python;
+pub(crate) mod python;
 pub(crate) mod record;
 
 use std::fmt::Write as _;

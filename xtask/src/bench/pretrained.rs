@@ -23,15 +23,6 @@ pub(super) const HELP: &str = "\
 \x20 --seconds S            measuring time of each figure (default: 3)\n\
 \x20 --json FILE            write the results there, too";
 
-/// What the peers need beside PyTorch.
-const PACKAGES: &[&str] = &[
-    "transformers==5.24.0",
-    "tokenizers==0.23.3",
-    "onnx==1.23.2",
-    "onnxscript==0.7.2",
-    "onnxruntime==1.32.0",
-];
-
 #[derive(Debug, Default, PartialEq)]
 struct Wanted {
     threads: Vec<usize>,
@@ -86,7 +77,7 @@ pub(super) fn run(root: &Path, args: &Args, rest: &[String]) -> Result<ExitCode>
         None => None,
     };
     let interpreter = match args.has("--peers") {
-        true => Some(python::interpreter_with(root, PACKAGES)?),
+        true => Some(python::interpreter(root)?),
         false => None,
     };
     let mut results = vec![];

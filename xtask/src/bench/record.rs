@@ -31,7 +31,7 @@ pub(crate) fn facts(root: &Path) -> [(&'static str, String); 4] {
 }
 
 /// The facts, one a line.
-pub(super) fn head(root: &Path) -> String {
+pub(crate) fn head(root: &Path) -> String {
     facts(root).iter().map(|(key, value)| format!("{key}: {value}\n")).collect()
 }
 
@@ -48,7 +48,7 @@ fn processor() -> Option<String> {
 
 /// Where the record of today's run goes. Known before the run, which may take long: a bad label or an earlier record,
 /// which is never overwritten, stops it at once.
-pub(super) fn path(root: &Path, bench: &str, label: &str, extension: &str) -> Result<PathBuf> {
+pub(crate) fn path(root: &Path, bench: &str, label: &str, extension: &str) -> Result<PathBuf> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if label.is_empty() || !label.chars().all(good) {
         bail!("--save takes letters, digits, `-` and `_`, not `{label}`");
@@ -62,7 +62,7 @@ pub(super) fn path(root: &Path, bench: &str, label: &str, extension: &str) -> Re
 }
 
 /// Writes a record where there is none.
-pub(super) fn save(path: &Path, record: &str) -> Result<()> {
+pub(crate) fn save(path: &Path, record: &str) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;

@@ -124,7 +124,7 @@ pub fn lstm(
 }
 
 /// One step of [`lstm`] on `xs (b, d)`, for machines that must have a step's result before the next input: hidden and cell state `(b, h)` from those before (zeros
-/// where `None`). The products are [`linear`](crate::linear::linear), so that [`backward`](crate::backward) makes the weights' gradients of
+/// where `None`). The products are [`linear`], so that [`backward`](crate::backward()) makes the weights' gradients of
 /// all steps in one go.
 ///
 /// ```
