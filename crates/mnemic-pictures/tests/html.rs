@@ -1,5 +1,7 @@
 //! Pages and standalone pictures: content, escaping, well-formed markup.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::{long, pass, small};

@@ -27,17 +27,14 @@ pub(crate) fn attention(args: &InspectArgs, text: &str) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let rows = vec![
-        ("model".to_string(), args.run.display().to_string()),
         ("architecture".to_string(), found.architecture.clone()),
         ("tokens".to_string(), found.tokens.len().to_string()),
     ];
     let facts = Section::from(Facts { title: "The model".to_string(), rows });
     let maps = found.maps.iter().cloned().map(Section::from);
     let sections: Vec<Section> = std::iter::once(facts).chain(maps).collect();
-    let name = args
-        .run
-        .file_name()
-        .map_or_else(|| args.run.display().to_string(), |n| n.to_string_lossy().into_owned());
-    output::write_page(path, &page(&format!("What {name} attends to"), text, &[], &sections)?)?;
+    let title = format!("Attention of {}", args.run.display());
+    let html = page(&title, text, &[], &sections)?;
+    output::write_page(path, &html)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,6 +21,8 @@ for (const section of document.querySelectorAll("section.heads")) {
     for (const map of layer) for (let i = 0; i < out.length; i++) out[i] += map[i] / layer.length;
     return out;
   };
+  const ticks = [...section.querySelectorAll(".ticks span")];
+  const plain = ticks.map((tick) => tick.textContent);
   const at = { layer: 0, head: 0, row: -1, col: -1 };
   const values = () => maps[at.layer][at.head] || mean(maps[at.layer]);
   const name = (l, h) => `${data.layers[l].name}, ${h < maps[l].length ? `head ${h + 1}` : "mean of all heads"}`;
@@ -109,6 +111,9 @@ for (const section of document.querySelectorAll("section.heads")) {
     const { left, top, cell } = plan;
     const map = values();
     const full = most(map);
+    ticks.forEach((tick, i) => {
+      tick.textContent = stretch.checked ? ((full * i) / 4000).toFixed(2) : plain[i];
+    });
     pen.clearRect(0, 0, plan.width, plan.height);
     const gap = cell > 8 ? 1 : 0;
     for (let r = 0; r < rows; r++) {

@@ -23,7 +23,7 @@ pub(super) fn heads(maps: &HeadMaps, id: usize, out: &mut String) -> Result<()> 
         out,
         "<div class=\"pick\"><label>Layer <select class=\"layer\"></select></label>\
          <label>Head <select class=\"head\"></select></label>\
-         <label><input type=\"checkbox\" class=\"stretch\"/> stretch colours to the largest weight</label></div>\n\
+         <label><input type=\"checkbox\" class=\"stretch\"/> colours up to each head&#39;s largest weight</label></div>\n\
          <div class=\"scroll\"><canvas class=\"one\" tabindex=\"0\" role=\"img\" \
          aria-describedby=\"heads-{id}-said\"></canvas></div>\n\
          <p class=\"said\" id=\"heads-{id}-said\" aria-live=\"polite\"></p>\n"
