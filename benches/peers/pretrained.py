@@ -1,138 +1,229 @@
-"""Sentence embeddings by all-MiniLM-L6-v2, and decoding by a model in the size of GPT-2 small: the peer of bench-pretrained.
+"""The Python side of `cargo xtask bench pretrained`: sentence embeddings by all-MiniLM-L6-v2, and greedy decoding by a GPT-2.
 
-    python benches/peers/pretrained.py --model FOLDER [--sentences FILE] [--threads 1] [--seconds 3] [--part embed]
+Reads one JSON object a line and answers each with one, as kernels.py does:
 
-prints one JSON object a part and program, with the fields of ours: PyTorch with eager and with scaled_dot_product attention, ONNX Runtime.
+    {"workload": "embed", "mode": MODE, "model": FOLDER, "texts": [...], "batch": B}  loads, embeds once: {"embeddings": [[...]]}
+    {"workload": "decode", "mode": MODE, "prompt": P, "new": N}                       makes a model, warms up: {}
+    {"run": K, "mode": MODE}          {"seconds": [of each of K steps]}: a pass over all texts, or N tokens after the prompt and a first one
+    {"clear": true}                   forgets what was prepared
+
+Modes of `embed`, all from text: `sentence-transformers` (its `encode`), `transformers` (BertModel and the pooling by hand), `onnxruntime`
+(the same model, exported here). Modes of `decode`: `transformers` (a loop by hand) and `generate`. What fails is answered with
+{"error": TEXT}. Needs torch, transformers, sentence-transformers, onnxscript, onnxruntime. By hand:
+
+    python benches/peers/pretrained.py --model FOLDER --mode transformers --threads 1 < texts
 """
 
 import argparse
 import json
 import os
-import statistics
+import platform
+import sys
 import tempfile
 import time
 
-import decode
-
-BATCH = 32
-
-
-def arguments():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model")
-    parser.add_argument("--sentences", default="benches/peers/sentences.txt")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--part", choices=["embed", "decode"])
-    return parser.parse_args()
-
-
-def median(seconds, items, call):
-    """The median of the milliseconds of calls in turn, for so many seconds, after a tenth of them to warm up."""
-    for share in (0.1, 1):
-        times = []
-        begun = time.perf_counter()
-        while len(times) < 3 or time.perf_counter() - begun < seconds * share:
-            start = time.perf_counter()
-            call(len(times) % items)
-            times.append((time.perf_counter() - start) * 1e3)
-    return round(statistics.median(times), 3)
+import numpy
+import sentence_transformers
+import tokenizers
+import torch
+import transformers
 
 
 def main():
-    args = arguments()
-    # Before the libraries are loaded.
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
-    import torch
-
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--serve", action="store_true", help="speak the protocol")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument("--model", help="the folder of all-MiniLM-L6-v2")
+    parser.add_argument("--mode", default="sentence-transformers")
+    parser.add_argument("--batch", type=int, default=32)
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.part != "decode":
-        embed(args)
-    if args.part != "embed":
-        print(json.dumps(decode.measure(args.threads)), flush=True)
+    torch.set_num_interop_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    # What libraries print must not come between the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    if args.serve:
+        return serve(args.threads, answers)
+    if args.model is None:
+        parser.error("name a model, or --serve")
+    server = Server(args.threads)
+    texts = sys.stdin.read().splitlines()
+    server.answer({"workload": "embed", "mode": args.mode, "model": args.model, "texts": texts, "batch": args.batch})
+    print(min(server.answer({"run": 3, "mode": args.mode})["seconds"]), "s", file=answers)
 
 
-def embed(args):
-    import torch
-    import transformers
-    from tokenizers import Tokenizer
-    from transformers import BertModel
+def serve(threads, answers):
+    def say(answer):
+        print(json.dumps(answer, allow_nan=False), file=answers, flush=True)
 
-    with open(args.sentences) as file:
-        sentences = [line for line in file.read().splitlines() if line.strip()]
-    tokenizer = Tokenizer.from_file(os.path.join(args.model, "tokenizer.json"))
-    tokenizer.enable_truncation(256)
-    tokenizer.enable_padding(pad_id=0)
-
-    def encode(texts):
-        rows = tokenizer.encode_batch(texts)
-        return {
-            "input_ids": torch.tensor([r.ids for r in rows]),
-            "attention_mask": torch.tensor([r.attention_mask for r in rows]),
-            "token_type_ids": torch.tensor([r.type_ids for r in rows]),
-        }
-
-    def pool(states, mask):
-        mask = mask.unsqueeze(-1).float()
-        mean = (states * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(mean, dim=1)
-
-    many = [sentences[i:i + BATCH] for i in range(0, len(sentences) - BATCH + 1, BATCH)]
-    ones, padded = [encode([s]) for s in sentences], [encode(texts) for texts in many]
-
-    def measure(program, embed):
-        with torch.inference_mode():
-            check = embed(padded[0])
-            report = {
-                "part": "embed",
-                "program": program,
-                "threads": args.threads,
-                "sentences": len(sentences),
-                "embed_1_ms": median(args.seconds, len(ones), lambda i: embed(ones[i])),
-                "embed_32_ms": median(args.seconds, len(padded), lambda i: embed(padded[i])),
-                "text_1_ms": median(args.seconds, len(ones), lambda i: embed(encode([sentences[i]]))),
-                "text_32_ms": median(args.seconds, len(many), lambda i: embed(encode(many[i]))),
-                "check": [check[0, :4].tolist(), check[BATCH - 1, :4].tolist()],
-            }
-        print(json.dumps(report), flush=True)
-
-    for name in ("eager", "sdpa"):
-        model = BertModel.from_pretrained(args.model, attn_implementation=name, add_pooling_layer=False).float().eval()
-        program = f"torch {torch.__version__}, transformers {transformers.__version__}, {name}"
-        measure(program, lambda b, model=model: pool(model(**b).last_hidden_state, b["attention_mask"]))
-    onnx(args, measure, pool, ones[0])
+    say(versions())
+    server = Server(threads)
+    for line in sys.stdin:
+        try:
+            say(server.answer(json.loads(line)))
+        except Exception as error:  # whatever it is, the measuring program goes on with the next mode
+            text = str(error).strip().split("\n")[0]
+            say({"error": f"{type(error).__name__}: {text}"})
 
 
-def onnx(args, measure, pool, example):
+def versions():
+    from importlib.metadata import version
+
+    names = ("transformers", "sentence-transformers", "tokenizers", "onnxruntime")
+    return {"PyTorch": torch.__version__, "Python": platform.python_version()} | {name: version(name) for name in names}
+
+
+class Server:
+    def __init__(self, threads):
+        self.threads, self.steps = threads, {}
+
+    @torch.inference_mode()
+    def answer(self, request):
+        if "workload" in request:
+            make = {"embed": self.embed, "decode": self.decode}[request["workload"]]
+            return make(request)
+        if "run" in request:
+            step = self.steps[request["mode"]]
+            return {"seconds": [step() for _ in range(request["run"])]}
+        if "clear" in request:
+            self.steps.clear()
+            return {}
+        raise ValueError(f"unknown request {request}")
+
+    def embed(self, request):
+        mode, texts, batch = request["mode"], request["texts"], request["batch"]
+        if mode == "sentence-transformers":
+            model = sentence_transformers.SentenceTransformer(request["model"], device="cpu")
+
+            def all_texts():
+                return model.encode(texts, batch_size=batch, show_progress_bar=False)
+        else:
+            states = {"transformers": pytorch, "onnxruntime": onnx}[mode](request["model"], self.threads)
+            tokenizer = Tokens(request["model"])
+
+            def all_texts():
+                return in_batches(tokenizer, texts, batch, states)
+
+        def step():
+            start = time.perf_counter()
+            all_texts()
+            return time.perf_counter() - start
+
+        self.steps[mode] = step
+        return {"embeddings": all_texts().tolist()}
+
+    def decode(self, request):
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(attn_implementation="sdpa", bos_token_id=None, eos_token_id=None)
+        model = transformers.GPT2LMHeadModel(config).eval()
+        prompt = torch.arange(1, request["prompt"] + 1)[None] * 97 % config.vocab_size
+        write = {"transformers": by_hand, "generate": generate}[request["mode"]]
+        write(model, prompt, 2)
+        self.steps[request["mode"]] = lambda: write(model, prompt, request["new"])
+        return {}
+
+
+class Tokens:
+    """The tokenizer as sentence-transformers sets it: cut at 256, padded to the longest of the batch."""
+
+    def __init__(self, folder):
+        self.tokenizer = tokenizers.Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+        self.tokenizer.enable_truncation(256)
+        self.tokenizer.no_padding()
+
+    def rows(self, texts):
+        return [row.ids for row in self.tokenizer.encode_batch(texts)]
+
+
+def in_batches(tokenizer, texts, size, states):
+    """Longest first, as sentence-transformers does it; one at a time in their order."""
+    if size == 1:
+        return numpy.concatenate([pool(*states(tokenizer.rows([text]))) for text in texts])
+    rows = tokenizer.rows(texts)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    parts = [pool(*states([rows[i] for i in order[at : at + size]])) for at in range(0, len(order), size)]
+    return numpy.concatenate(parts)[numpy.argsort(order)]
+
+
+def padded(rows):
+    longest = max(map(len, rows))
+    ids = numpy.array([row + [0] * (longest - len(row)) for row in rows])
+    mask = numpy.array([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return ids, mask
+
+
+def pool(states, mask):
+    """The mean over the tokens, of length 1."""
+    states, mask = torch.as_tensor(states), torch.as_tensor(mask).unsqueeze(-1).float()
+    mean = (states * mask).sum(1) / mask.sum(1)
+    return torch.nn.functional.normalize(mean, dim=1).numpy()
+
+
+def bert(folder, attention):
+    return transformers.BertModel.from_pretrained(folder, attn_implementation=attention, add_pooling_layer=False).float().eval()
+
+
+def pytorch(folder, _threads):
+    model = bert(folder, "sdpa")
+
+    def states(rows):
+        ids, mask = padded(rows)
+        return model(torch.from_numpy(ids), torch.from_numpy(mask)).last_hidden_state, mask
+
+    return states
+
+
+def onnx(folder, threads):
     import onnxruntime
-    import torch
-    from transformers import BertModel
 
     class States(torch.nn.Module):
-        def __init__(self, model):
+        def __init__(self):
             super().__init__()
-            self.model = model
+            self.model = bert(folder, "eager")
 
         def forward(self, input_ids, attention_mask, token_type_ids):
             return self.model(input_ids, attention_mask, token_type_ids).last_hidden_state
 
-    model = BertModel.from_pretrained(args.model, attn_implementation="eager", add_pooling_layer=False).float().eval()
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.onnx")
-        axes = {0: torch.export.Dim("b", min=1, max=512), 1: torch.export.Dim("t", min=2, max=512)}
-        example = {k: v.repeat(2, 1) for k, v in example.items()}
-        program = torch.onnx.export(States(model), kwargs=example, dynamo=True, verbose=False,
-                                    dynamic_shapes={k: axes for k in example})
-        program.save(path)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    axes = {0: torch.export.Dim("b", min=1, max=512), 1: torch.export.Dim("t", min=2, max=512)}
+    example = {name: torch.ones(2, 7, dtype=torch.long) for name in names}
+    with tempfile.TemporaryDirectory() as place:
+        path = os.path.join(place, "model.onnx")
+        shapes = {name: axes for name in names}
+        torch.onnx.export(States(), kwargs=example, dynamo=True, verbose=False, dynamic_shapes=shapes).save(path)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = args.threads
+        options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-        def embed(batch):
-            states = session.run(None, {k: v.numpy() for k, v in batch.items()})[0]
-            return pool(torch.from_numpy(states), batch["attention_mask"])
+    def states(rows):
+        ids, mask = padded(rows)
+        return session.run(None, {"input_ids": ids, "attention_mask": mask, "token_type_ids": numpy.zeros_like(ids)})[0], mask
 
-        measure(f"onnxruntime {onnxruntime.__version__}", embed)
+    return states
+
+
+def by_hand(model, prompt, new):
+    """No overhead of `generate`."""
+    output = model(prompt, use_cache=True, logits_to_keep=1)
+    ids = output.logits[:, -1].argmax(-1, keepdim=True)
+    start = time.perf_counter()
+    for _ in range(new):
+        output = model(ids, past_key_values=output.past_key_values, use_cache=True)
+        ids = output.logits[:, -1].argmax(-1, keepdim=True)
+    ids.tolist()
+    return time.perf_counter() - start
+
+
+def generate(model, prompt, new):
+    """`generate`, as most people write it; the time of the prompt is taken off by a run for one token."""
+    def run(n):
+        start = time.perf_counter()
+        model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, min_new_tokens=n, max_new_tokens=n, pad_token_id=0)
+        return time.perf_counter() - start
+
+    return run(new + 1) - run(1)
 
 
 if __name__ == "__main__":

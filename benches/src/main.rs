@@ -5,9 +5,7 @@
 
 mod args;
 mod data;
-mod measure;
 mod peak;
-mod peer;
 mod record;
 mod run;
 mod step;

@@ -13,10 +13,12 @@ const FEWEST_ROUNDS: usize = 2;
 const STRETCH: f64 = 3.;
 
 /// Does `steps` steps and tells the seconds of each.
-pub(crate) type Burst<'a> = Box<dyn FnMut(usize) -> Result<Vec<f64>> + 'a>;
+pub type Burst<'a> = Box<dyn FnMut(usize) -> Result<Vec<f64>> + 'a>;
 
-pub(crate) struct Participant<'a> {
-    pub(crate) name: String,
+/// A program that is measured.
+pub struct Participant<'a> {
+    /// What the report calls it.
+    pub name: String,
     burst: Burst<'a>,
     /// Rests when it has had its share of the time: for what is there for orientation only.
     may_rest: bool,
@@ -27,7 +29,8 @@ pub(crate) struct Participant<'a> {
 }
 
 impl<'a> Participant<'a> {
-    pub(crate) fn new(name: impl Into<String>, may_rest: bool, burst: Burst<'a>) -> Self {
+    /// A program that takes turns.
+    pub fn new(name: impl Into<String>, may_rest: bool, burst: Burst<'a>) -> Self {
         let name = name.into();
         Self { name, burst, may_rest, steps: 1, spent: 0., times: Vec::new(), error: None }
     }
@@ -57,18 +60,21 @@ impl<'a> Participant<'a> {
 
 /// What a participant took.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Times {
-    pub(crate) name: String,
+pub struct Times {
+    /// Whose they are.
+    pub name: String,
     /// Seconds of the median step; `None` where it failed.
-    pub(crate) median: Option<f64>,
+    pub median: Option<f64>,
     /// The quartiles of the steps.
-    pub(crate) quartiles: Option<(f64, f64)>,
-    pub(crate) steps: usize,
-    pub(crate) error: Option<String>,
+    pub quartiles: Option<(f64, f64)>,
+    /// How many were timed.
+    pub steps: usize,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// Measures all in turns for about `seconds`; also the number of rounds.
-pub(crate) fn interleave(mut all: Vec<Participant<'_>>, seconds: f64) -> (Vec<Times>, usize) {
+pub fn interleave(mut all: Vec<Participant<'_>>, seconds: f64) -> (Vec<Times>, usize) {
     all.iter_mut().for_each(Participant::prepare);
     let share = seconds / all.len().max(1) as f64;
     let start = Instant::now();
@@ -115,7 +121,7 @@ fn finish(one: Participant<'_>) -> Times {
 }
 
 /// The quantile of sorted numbers, between two of them where it falls there.
-pub(crate) fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let place = q * sorted.len().checked_sub(1)? as f64;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     Some(low + (high - low) * place.fract())

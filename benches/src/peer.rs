@@ -7,27 +7,36 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-use crate::step::Checked;
 
 /// Importing PyTorch from a cold disk takes a while.
 const START: Duration = Duration::from_secs(180);
 /// A turn of steps; preparing without a compiler.
 const ANSWER: Duration = Duration::from_secs(300);
 
-pub(crate) struct Peer {
+/// What both sides must agree on before anything is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The loss of the first step, before any update.
+    pub value: f64,
+    /// The Euclidean norm of all its gradients.
+    pub gradient: f64,
+}
+
+/// The child process.
+pub struct Peer {
     child: Child,
     requests: ChildStdin,
     answers: Receiver<String>,
     ended: bool,
     /// The versions of Python and PyTorch.
-    pub(crate) versions: Vec<(String, String)>,
+    pub versions: Vec<(String, String)>,
 }
 
 impl Peer {
     /// Starts the script and waits until it is ready.
-    pub(crate) fn start(
+    pub fn start(
         python: &Path,
         script: &Path,
         threads: usize,
@@ -67,39 +76,35 @@ impl Peer {
     }
 
     /// Prepares and warms up a workload in a mode, and tells what it computes.
-    pub(crate) fn prepare(
-        &mut self,
-        workload: &str,
-        mode: &str,
-        limit: Duration,
-    ) -> Result<Checked> {
+    pub fn prepare(&mut self, workload: &str, mode: &str, limit: Duration) -> Result<Checked> {
         let answer = self.ask(&json!({"workload": workload, "mode": mode}), limit)?;
         checked(&answer)
     }
 
     /// [`Peer::prepare`] without a compiler.
-    pub(crate) fn prepare_eager(&mut self, workload: &str, mode: &str) -> Result<Checked> {
+    pub fn prepare_eager(&mut self, workload: &str, mode: &str) -> Result<Checked> {
         self.prepare(workload, mode, ANSWER)
     }
 
     /// The seconds of each of `steps` steps.
-    pub(crate) fn run(&mut self, mode: &str, steps: usize) -> Result<Vec<f64>> {
+    pub fn run(&mut self, mode: &str, steps: usize) -> Result<Vec<f64>> {
         let answer = self.ask(&json!({"run": steps, "mode": mode}), ANSWER)?;
         seconds(&answer, steps)
     }
 
     /// [`Peer::run`] with the device idle before and after each step.
-    pub(crate) fn run_alone(&mut self, mode: &str, steps: usize) -> Result<Vec<f64>> {
+    pub fn run_alone(&mut self, mode: &str, steps: usize) -> Result<Vec<f64>> {
         let answer = self.ask(&json!({"run": steps, "mode": mode, "alone": true}), ANSWER)?;
         seconds(&answer, steps)
     }
 
     /// Forgets what has been prepared.
-    pub(crate) fn clear(&mut self) -> Result<()> {
+    pub fn clear(&mut self) -> Result<()> {
         self.ask(&json!({"clear": true}), ANSWER).map(|_| ())
     }
 
-    fn ask(&mut self, request: &Value, limit: Duration) -> Result<Value> {
+    /// One question, whatever it is, with its answer.
+    pub fn ask(&mut self, request: &Value, limit: Duration) -> Result<Value> {
         if self.ended {
             bail!("the peer has ended");
         }
@@ -124,7 +129,7 @@ impl Peer {
     }
 
     /// Whether it can still be asked.
-    pub(crate) fn is_alive(&mut self) -> bool {
+    pub fn is_alive(&mut self) -> bool {
         !self.ended && matches!(self.child.try_wait(), Ok(None))
     }
 

@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::args::Options;
 use crate::data;
-use crate::measure::{Participant, Times, interleave, quantile};
 use crate::peak::{self, Peak};
-use crate::peer::Peer;
 use crate::record::{Record, Run};
 use crate::step::{Checked, Step};
 use crate::table::{CARD, milliseconds};
 use crate::workloads::{self, Tolerance, Workload};
+use mnemic_benches::measure::{Participant, Times, interleave, quantile};
+use mnemic_benches::peer::Peer;
 
 /// Measures and prints one line of JSON for each workload, as soon as it has been measured: what ends a long run loses
 /// only what was not reached.
@@ -171,7 +171,7 @@ fn each_alone(step: &mut dyn Step, steps: usize) -> Result<Vec<f64>> {
 }
 
 /// On a GPU the host runs ahead of the device, as it does in training: only all steps of a burst together can be timed.
-fn timed(step: &mut dyn Step) -> crate::measure::Burst<'_> {
+fn timed(step: &mut dyn Step) -> mnemic_benches::measure::Burst<'_> {
     Box::new(move |steps| {
         if !data::device().is_cpu() {
             data::device().synchronize()?;

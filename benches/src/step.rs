@@ -4,19 +4,10 @@ use anyhow::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::Optimizer as _;
+pub(crate) use mnemic_benches::peer::Checked;
 use mnemic_layers::ParamStore;
 use mnemic_train::Gradients;
 use mnemic_train::optim::{Adam, Optimizer, OptimizerConfig, Sgd};
-use serde::{Deserialize, Serialize};
-
-/// What both sides must agree on before anything is timed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Checked {
-    /// The loss of the first step, before any update.
-    pub(crate) value: f64,
-    /// The Euclidean norm of all its gradients.
-    pub(crate) gradient: f64,
-}
 
 /// Something that is done many times.
 pub(crate) trait Step {

@@ -88,7 +88,7 @@ const VERBS: &[Verb] = &[
             Flag {
                 name: "--peers",
                 value: None,
-                help: "also run the PyTorch peer; sets up .venv on first use (PyPI)",
+                help: "also run the Python peer; sets up .venv on first use (PyPI)",
             },
             Flag {
                 name: "--save",
@@ -104,6 +104,7 @@ const VERBS: &[Verb] = &[
             "cargo xtask bench dmn-step --peers --save two-cores --batch 100",
             "cargo xtask bench kernels --list",
             "cargo xtask bench kernels --peers --filter gru,lstm --threads 1,2",
+            "cargo xtask bench pretrained --peers --sentences 200 --save two-cores",
         ],
         run: bench::run,
     },

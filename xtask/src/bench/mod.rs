@@ -1,9 +1,8 @@
 //! `cargo xtask bench`: our program, and on request its PyTorch peer, one after the other in the same run.
 
-mod kernels;
-mod pretrained;
 pub(crate) mod python;
 pub(crate) mod record;
+mod turns;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,10 +19,9 @@ enum Program {
     Example { package: &'static str, example: &'static str },
     /// The binary `mnemic`, with these arguments first.
     Mnemic(&'static [&'static str]),
-    /// The program that measures many workloads and its peer in turns, see `kernels.rs`.
-    Kernels,
-    /// The program that measures published models, in turns with its peer, see `pretrained.rs`.
-    Pretrained,
+    /// A binary of `mnemic-benches` that measures many workloads and its peer in turns, see `turns.rs`; the arguments with values that
+    /// are handed on to it.
+    Turns { bin: &'static str, handed_on: &'static [&'static str] },
 }
 
 struct Bench {
@@ -39,13 +37,13 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "kernels",
         about: "time of operations and training steps, each in turns with PyTorch and plain candle",
-        program: Program::Kernels,
+        program: Program::Turns { bin: "bench-kernels", handed_on: turns::KERNELS },
         peer: Some("kernels.py"),
     },
     Bench {
         name: "pretrained",
-        about: "sentence embeddings and decoding, each beside PyTorch; ONNX Runtime, plain candle",
-        program: Program::Pretrained,
+        about: "sentence embeddings and decoding, in turns with Hugging Face's libraries",
+        program: Program::Turns { bin: "bench-pretrained", handed_on: turns::PRETRAINED },
         peer: Some("pretrained.py"),
     },
     Bench {
@@ -75,14 +73,13 @@ const PEERS: &str = "benches/peers";
 pub(crate) fn help() -> String {
     format!(
         "Builds the release profile and runs one bench with the arguments that follow its name.\n\
-         With --peers the PyTorch peer runs after it with the same arguments, in the virtual\n\
+         With --peers the Python peer runs after it with the same arguments, in the virtual\n\
          environment `.venv` (made on first use: {}; on Linux a download of\n\
-         some gigabytes) or with the Python that {} names.\n\nBenches:\n{}\n{}\n\n{}",
+         some gigabytes) or with the Python that {} names.\n\nBenches:\n{}\n{}",
         python::PEER_PACKAGES.join(", "),
         python::PYTHON,
         list(),
-        kernels::HELP,
-        pretrained::HELP
+        turns::HELP
     )
 }
 
@@ -106,11 +103,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     };
     let bench = find(name)?;
     let root = process::root()?;
-    if matches!(bench.program, Program::Kernels) {
-        return kernels::run(&root, &args, rest);
-    }
-    if matches!(bench.program, Program::Pretrained) {
-        return pretrained::run(&root, &args, rest);
+    if matches!(bench.program, Program::Turns { .. }) {
+        return turns::run(&root, bench, &args, rest);
     }
     let label = args.value("--save");
     let kept = label.map(|label| record::path(&root, bench.name, label, "txt")).transpose()?;
@@ -164,11 +158,8 @@ fn program_with(root: &Path, bench: &Bench, build: &[&str], args: &[String]) -> 
         Program::Mnemic(first) => {
             command.args(["mnemic-cli", "--bin", "mnemic", "--"]).args(first);
         }
-        Program::Kernels => {
-            command.args(["mnemic-benches", "--bin", "bench-kernels", "--"]);
-        }
-        Program::Pretrained => {
-            command.args(["mnemic-benches", "--bin", "bench-pretrained", "--"]);
+        Program::Turns { bin, .. } => {
+            command.args(["mnemic-benches", "--bin", bin, "--"]);
         }
     }
     command.args(args);

@@ -8,49 +8,40 @@ use mnemic_layers::{Context, ParamStore};
 use mnemic_models::transformer::gpt2::{Config, Gpt2LmHead};
 use mnemic_models::{Autoregressive, Padding, TextBatch};
 use rayon::prelude::*;
-use serde_json::json;
 
-/// Tokens of the prompt, new tokens, and runs: as in the peer.
-const PROMPT: u32 = 16;
-const NEW: usize = 64;
-const RUNS: usize = 3;
+/// Tokens of the prompt, whose pass is not timed.
+pub(crate) const PROMPT: usize = 16;
+/// Tokens that are written after the first one.
+pub(crate) const NEW: usize = 63;
 
-/// Measures and prints a line.
-pub(super) fn decode(threads: usize) -> Result<()> {
-    let config = Config::small();
-    let store = ParamStore::new(0);
-    // Its parameters are drawn here; the model that writes records nothing for gradients.
-    Gpt2LmHead::new(&config, store.builder(DType::F32, &Device::Cpu))?;
-    let model = Gpt2LmHead::new(&config, store.frozen(DType::F32, &Device::Cpu))?;
-    let prompt = (1..=PROMPT).map(|i| i * 97 % config.vocab_size as u32).collect();
-    let batch = TextBatch::from_rows(&[prompt], 0, Padding::Left, &Device::Cpu)?;
-    write(&model, &batch, NEW)?; // warms up
-    let mut runs = (0..RUNS).map(|_| write(&model, &batch, NEW)).collect::<Result<Vec<f64>>>()?;
-    let result = json!({
-        "part": "decode",
-        "program": "mnemic",
-        "threads": threads,
-        "prompt": PROMPT,
-        "new": NEW,
-        "parameters": store.num_parameters(),
-        "runs": runs.iter().map(|r| round(*r)).collect::<Vec<f64>>(),
-        "tokens_per_second": round(median(&mut runs)),
-        "memory_gb_per_second": round(bandwidth(threads)),
-    });
-    println!("{result}");
-    Ok(())
+pub(crate) struct Decoder {
+    model: Gpt2LmHead,
+    batch: TextBatch,
 }
 
-/// Tokens a second after the prompt.
-fn write(model: &Gpt2LmHead, batch: &TextBatch, new: usize) -> Result<f64> {
-    let ctx = Context::eval();
-    let mut state = model.start(batch, &ctx)?;
-    let mut ids = best(&model.step(batch.input_ids(), &mut state, &ctx)?)?;
-    let start = Instant::now();
-    for _ in 1..new {
-        ids = best(&model.step(&ids, &mut state, &ctx)?)?;
+impl Decoder {
+    pub(crate) fn new() -> Result<Self> {
+        let config = Config::small();
+        let store = ParamStore::new(0);
+        // Its parameters are drawn here; the model that writes records nothing for gradients.
+        Gpt2LmHead::new(&config, store.builder(DType::F32, &Device::Cpu))?;
+        let model = Gpt2LmHead::new(&config, store.frozen(DType::F32, &Device::Cpu))?;
+        let prompt = (1..=PROMPT as u32).map(|i| i * 97 % config.vocab_size as u32).collect();
+        let batch = TextBatch::from_rows(&[prompt], 0, Padding::Left, &Device::Cpu)?;
+        Ok(Self { model, batch })
     }
-    Ok((new - 1) as f64 / start.elapsed().as_secs_f64())
+
+    /// Seconds for [`NEW`] tokens.
+    pub(crate) fn write(&self) -> Result<f64> {
+        let ctx = Context::eval();
+        let mut state = self.model.start(&self.batch, &ctx)?;
+        let mut ids = best(&self.model.step(self.batch.input_ids(), &mut state, &ctx)?)?;
+        let start = Instant::now();
+        for _ in 0..NEW {
+            ids = best(&self.model.step(&ids, &mut state, &ctx)?)?;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
 }
 
 /// The token of the highest score, `(1, 1)`.
@@ -65,17 +56,8 @@ fn best(logits: &Tensor) -> Result<Tensor> {
     Ok(Tensor::new(&[[best.0 as u32]], &Device::Cpu)?)
 }
 
-fn round(x: f64) -> f64 {
-    (x * 100.).round() / 100.
-}
-
-fn median(xs: &mut [f64]) -> f64 {
-    xs.sort_by(f64::total_cmp);
-    (xs[(xs.len() - 1) / 2] + xs[xs.len() / 2]) / 2.
-}
-
-/// How fast half a gigabyte is read, the best of five times: each token reads as much.
-fn bandwidth(threads: usize) -> f64 {
+/// How fast half a gigabyte is read, in GB/s, the best of five times: each token reads as much.
+pub(crate) fn bandwidth(threads: usize) -> f64 {
     let data: Vec<u64> = (0..1u64 << 26).collect();
     let part = data.len().div_ceil(threads.max(1));
     let read = || {

@@ -1,106 +1,85 @@
-//! Sentence embeddings: one text at a time and 32 together, from ids and from text.
+//! Embeddings of many sentences, from their text.
 
-use std::time::{Duration, Instant};
+use std::cmp::Reverse;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use candle_core::{DType, Device, Tensor};
-use mnemic_models::TextBatch;
+use mnemic_data::{Part, sst};
 use mnemic_models::transformer::sentence::SentenceEncoder;
+use mnemic_models::{TextBatch, Tokenizer};
 
-use super::candle::CandleEncoder;
-
-/// Texts that are embedded together.
-const BATCH: usize = 32;
-/// By how much two programs may differ.
-const TOLERANCE: f32 = 1e-5;
-
-/// Measures ours and plain candle-transformers and prints one line each.
-pub(super) fn embed(model: &str, sentences: &[&str], threads: usize, seconds: f64) -> Result<()> {
-    ensure!(sentences.len() >= BATCH, "expected at least {BATCH} sentences");
-    let encoder = SentenceEncoder::from_folder(model, DType::F32, &Device::Cpu)?;
-    let tokenizer = encoder.tokenizer().context("no tokenizer")?;
-    let batch = |texts: &[&str]| tokenizer.encode_batch(texts, &Device::Cpu);
-    let ones = sentences.iter().map(|s| batch(&[s])).collect::<Result<Vec<_>, _>>()?;
-    let many: Vec<&[&str]> = sentences.chunks_exact(BATCH).collect();
-    let padded = many.iter().map(|texts| batch(texts)).collect::<Result<Vec<_>, _>>()?;
-
-    let check = encoder.encode(&padded[0])?;
-    let ours = Times {
-        embed_1: median(seconds, ones.len(), &|i| Ok(encoder.encode(&ones[i])?))?,
-        embed_32: median(seconds, padded.len(), &|i| Ok(encoder.encode(&padded[i])?))?,
-        text_1: median(seconds, ones.len(), &|i| Ok(encoder.embed(&[sentences[i]])?))?,
-        text_32: median(seconds, many.len(), &|i| Ok(encoder.embed(many[i])?))?,
-    };
-    ours.print("mnemic", threads, sentences.len(), &check)?;
-
-    let candle = CandleEncoder::new(model)?;
-    let other = candle.encode(&padded[0])?;
-    let gap = (&check - &other)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-    ensure!(gap <= TOLERANCE, "candle-transformers' embeddings differ by {gap}");
-    let text = |texts: &[&str]| candle.encode(&batch(texts)?);
-    let theirs = Times {
-        embed_1: median(seconds, ones.len(), &|i| candle.encode(&ones[i]))?,
-        embed_32: median(seconds, padded.len(), &|i| candle.encode(&padded[i]))?,
-        text_1: median(seconds, ones.len(), &|i| text(&[sentences[i]]))?,
-        text_32: median(seconds, many.len(), &|i| text(many[i]))?,
-    };
-    theirs.print("candle-transformers 0.11.1", threads, sentences.len(), &other)
+/// A program that makes embeddings.
+pub(crate) trait Embedder {
+    /// The embeddings of the texts, `(n, d)`, in their order, `batch` texts at a time.
+    fn embed(&self, texts: &[&str], batch: usize) -> Result<Tensor>;
 }
 
-/// Medians in milliseconds.
-struct Times {
-    embed_1: f64,
-    embed_32: f64,
-    text_1: f64,
-    text_32: f64,
+/// Ours, in batches as the other programs make them.
+pub(crate) struct Ours(pub(crate) SentenceEncoder);
+
+/// Ours, as its own `embed` puts texts together.
+pub(crate) struct OwnBatches(pub(crate) SentenceEncoder);
+
+/// The encoder below `folder`.
+pub(crate) fn encoder(folder: &Path) -> Result<SentenceEncoder> {
+    Ok(SentenceEncoder::from_folder(folder, DType::F32, &Device::Cpu)?)
 }
 
-impl Times {
-    fn print(&self, program: &str, threads: usize, sentences: usize, check: &Tensor) -> Result<()> {
-        let check = check.to_vec2::<f32>()?;
-        let report = serde_json::json!({
-            "part": "embed",
-            "program": program,
-            "threads": threads,
-            "sentences": sentences,
-            "embed_1_ms": self.embed_1,
-            "embed_32_ms": self.embed_32,
-            "text_1_ms": self.text_1,
-            "text_32_ms": self.text_32,
-            "check": [check[0][..4], check[BATCH - 1][..4]],
-        });
-        println!("{report}");
-        Ok(())
+/// Its tokenizer.
+pub(crate) fn tokenizer(encoder: &SentenceEncoder) -> Result<&Tokenizer> {
+    encoder.tokenizer().context("the model's folder has no tokenizer")
+}
+
+impl Embedder for Ours {
+    fn embed(&self, texts: &[&str], batch: usize) -> Result<Tensor> {
+        in_batches(tokenizer(&self.0)?, texts, batch, |batch| Ok(self.0.encode(batch)?))
     }
 }
 
-/// The median time in milliseconds of calls in turn, for so many seconds (and each at least once, up to as many as there are), after a tenth of
-/// them to warm up.
-fn median(seconds: f64, items: usize, call: &dyn Fn(usize) -> Result<Tensor>) -> Result<f64> {
-    let mut times = Vec::new();
-    for share in [0.1, 1.] {
-        times.clear();
-        let begun = Instant::now();
-        let limit = Duration::from_secs_f64(seconds * share);
-        while times.len() < 3 || begun.elapsed() < limit {
-            let start = Instant::now();
-            std::hint::black_box(call(times.len() % items)?);
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
+impl Embedder for OwnBatches {
+    fn embed(&self, texts: &[&str], _: usize) -> Result<Tensor> {
+        Ok(self.0.embed(texts)?)
     }
-    times.sort_by(f64::total_cmp);
-    Ok((times[times.len() / 2] * 1e3).round() / 1e3)
 }
 
-/// The mean over the tokens of each text that are none of padding, normalised.
-pub(super) fn pool(states: &Tensor, batch: &TextBatch) -> Result<Tensor> {
-    let mask: Vec<Vec<f32>> = batch
-        .attention_mask()
-        .iter()
-        .map(|row| row.iter().map(|&m| f32::from(m)).collect())
-        .collect();
-    let mask = Tensor::new(mask, &Device::Cpu)?.unsqueeze(2)?;
-    let mean = states.broadcast_mul(&mask)?.sum(1)?.broadcast_div(&mask.sum(1)?)?;
-    let norm = mean.sqr()?.sum_keepdim(1)?.sqrt()?;
-    Ok(mean.broadcast_div(&norm)?)
+/// Longest texts first, `size` a batch, as sentence-transformers does it; one text at a time in its order.
+pub(crate) fn in_batches(
+    tokenizer: &Tokenizer,
+    texts: &[&str],
+    size: usize,
+    encode: impl Fn(&TextBatch) -> Result<Tensor>,
+) -> Result<Tensor> {
+    if size == 1 {
+        let one = |text: &&str| encode(&tokenizer.encode_batch(&[text], &Device::Cpu)?);
+        return Ok(Tensor::cat(&texts.iter().map(one).collect::<Result<Vec<_>>>()?, 0)?);
+    }
+    let rows = tokenizer.encode_rows(texts)?;
+    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+    order.sort_by_key(|&i| Reverse(rows[i as usize].ids.len()));
+    let part = |part: &[u32]| {
+        let rows: Vec<_> = part.iter().map(|&i| rows[i as usize].clone()).collect();
+        encode(&tokenizer.batch(&rows, &Device::Cpu)?)
+    };
+    let parts = order.chunks(size).map(part).collect::<Result<Vec<_>>>()?;
+    let mut back = vec![0u32; order.len()];
+    order.iter().zip(0u32..).for_each(|(&i, at)| back[i as usize] = at);
+    Ok(Tensor::cat(&parts, 0)?.index_select(&Tensor::new(back, &Device::Cpu)?, 0)?)
+}
+
+/// The first `count` sentences of SST, or those beside the peer, again and again, where there is no `MNEMIC_DATA`; with what they are.
+pub(crate) fn sentences(count: usize) -> Result<(Vec<String>, &'static str)> {
+    let Some(data) = std::env::var_os("MNEMIC_DATA").filter(|data| !data.is_empty()) else {
+        let few = include_str!("../../../peers/sentences.txt").lines().map(str::to_owned);
+        let few: Vec<String> = few.collect();
+        return Ok((few.into_iter().cycle().take(count).collect(), "32 sentences, repeated"));
+    };
+    let folder = Path::new(&data).join("data/text-classification/sst");
+    let all = sst::read(folder, false, Part::Train)?;
+    Ok((all.into_iter().map(|one| one.text).take(count).collect(), "SST-2, training part"))
+}
+
+/// The largest difference of two matrices.
+pub(crate) fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+    Ok(f64::from((a - b)?.abs()?.max_all()?.to_scalar::<f32>()?))
 }

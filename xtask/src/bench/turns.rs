@@ -1,5 +1,5 @@
-//! `cargo xtask bench kernels`: the binary of `mnemic-benches`, once for each number of threads and once more to join what
-//! the runs found.
+//! `cargo xtask bench kernels` and `pretrained`: a binary of `mnemic-benches` that takes turns with its peer, once for each number of
+//! threads and once more to join what the runs found.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,31 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{BENCHES, PEERS, Program, program_with, python, record};
+use super::{Bench, PEERS, Program, program_with, python, record};
 use crate::flags::{Args, nearest};
 use crate::process;
 
-/// What `cargo xtask bench --help` says about it.
+/// The arguments of `kernels` with values that are handed on as they are.
+pub(super) const KERNELS: &[&str] = &["--filter", "--seconds", "--compile-seconds", "--device"];
+
+/// Those of `pretrained`.
+pub(super) const PRETRAINED: &[&str] = &["--filter", "--seconds", "--sentences", "--model"];
+
+/// What `cargo xtask bench --help` says about both.
 pub(super) const HELP: &str = "\
-`kernels` measures with each number of threads in a process of its own, with PyTorch (eager and\n\
-compiled, the better one counts) in a second one, and takes these arguments:\n\
+`kernels` and `pretrained` measure with each number of threads in a process of its own, with their\n\
+peers in a second one, and take these arguments:\n\
 \x20 --threads 1,2          numbers of threads (default: 1 and all cores)\n\
 \x20 --filter TEXT          only workloads whose name contains it; several behind commas\n\
-\x20 --seconds S            measuring time of a workload and number of threads (default: 10)\n\
+\x20 --seconds S            measuring time of a workload and number of threads (default: 10; 30)\n\
+\x20 --json FILE            write the results there, too\n\
+With --list they list their workloads; --save keeps a table (.md) and the results (.json).\n\
+`kernels` beside PyTorch (eager and compiled, the better one counts) also takes\n\
 \x20 --compile-seconds S    how long torch.compile may take for a workload (default: 300; 0: never)\n\
 \x20 --device cuda          measure on a GPU (cuda:1: the second one); needs nvcc to build\n\
-\x20 --json FILE            write the results there, too\n\
-With --list it lists its workloads; --save keeps a table (.md) and the results (.json).";
-
-/// The arguments with values that are handed on as they are.
-const HANDED_ON: &[&str] = &["--filter", "--seconds", "--compile-seconds", "--device"];
+`pretrained` beside sentence-transformers, transformers and ONNX Runtime also takes\n\
+\x20 --model FOLDER         all-MiniLM-L6-v2 (default: that of MNEMIC_MINILM)\n\
+\x20 --sentences N          how many are embedded (default: 1000, of SST-2 below MNEMIC_DATA)";
 
 #[derive(Debug, Default, PartialEq)]
 struct Wanted {
@@ -36,21 +43,22 @@ struct Wanted {
 }
 
 /// Runs the bench with the arguments behind its name.
-pub(super) fn run(root: &Path, args: &Args, rest: &[String]) -> Result<ExitCode> {
+pub(super) fn run(root: &Path, bench: &Bench, args: &Args, rest: &[String]) -> Result<ExitCode> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let wanted = parse(rest, cores)?;
+    let wanted = parse(bench, rest, cores)?;
     if args.has("--list") {
         let list = [&["--list".to_owned()], wanted.handed_on.as_slice()].concat();
-        return process::become_command(measuring(root, wanted.cuda, &list)?);
+        return process::become_command(measuring(root, bench, wanted.cuda, &list));
     }
     let kept = match args.value("--save") {
-        Some(label) => Some(saved_as(root, label)?),
+        Some(label) => Some(saved_as(root, bench.name, label)?),
         None => None,
     };
     let mut shared = wanted.handed_on.clone();
     if args.has("--peers") {
         let python = python::interpreter(root)?;
-        let script = root.join(PEERS).join("kernels.py");
+        let script = bench.peer.with_context(|| format!("`{}` has no peer", bench.name))?;
+        let script = root.join(PEERS).join(script);
         shared.extend(["--peer".into(), text(&python)?, text(&script)?]);
     }
     for (key, value) in record::facts(root) {
@@ -59,7 +67,7 @@ pub(super) fn run(root: &Path, args: &Args, rest: &[String]) -> Result<ExitCode>
     let mut runs = Vec::new();
     let mut failed = false;
     for threads in &wanted.threads {
-        if let Err(error) = measure(root, &wanted, &shared, *threads, &mut runs) {
+        if let Err(error) = measure(root, bench, &wanted, &shared, *threads, &mut runs) {
             if runs.is_empty() {
                 return Err(error);
             }
@@ -68,11 +76,14 @@ pub(super) fn run(root: &Path, args: &Args, rest: &[String]) -> Result<ExitCode>
             failed = true;
         }
     }
-    let reported = report(root, &runs, &wanted, kept.as_ref())?;
+    let reported = report(root, bench, &runs, &wanted, kept.as_ref())?;
     Ok(if reported && !failed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn parse(args: &[String], cores: usize) -> Result<Wanted> {
+fn parse(bench: &Bench, args: &[String], cores: usize) -> Result<Wanted> {
+    let Program::Turns { handed_on, .. } = bench.program else {
+        bail!("`{}` does not take turns", bench.name);
+    };
     let mut wanted = Wanted::default();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -80,15 +91,16 @@ fn parse(args: &[String], cores: usize) -> Result<Wanted> {
             Some((name, value)) => (name, Some(value)),
             None => (arg.as_str(), None),
         };
-        let known = ["--threads", "--json"].iter().chain(HANDED_ON);
+        let known = ["--threads", "--json"].iter().chain(handed_on);
         if !known.clone().any(|known| *known == name) {
             let names: Vec<&str> = known.copied().collect();
             match nearest(name, names.iter().copied()) {
                 Some(near) => {
-                    bail!("`bench kernels` does not know `{arg}`; did you mean `{near}`?")
+                    bail!("`bench {}` does not know `{arg}`; did you mean `{near}`?", bench.name)
                 }
                 None => {
-                    bail!("`bench kernels` does not know `{arg}`; it takes {}", names.join(", "))
+                    let names = names.join(", ");
+                    bail!("`bench {}` does not know `{arg}`; it takes {names}", bench.name)
                 }
             }
         }
@@ -120,8 +132,8 @@ fn numbers(text: &str) -> Result<Vec<usize>> {
 }
 
 /// Where a saved run goes: the table and the results.
-fn saved_as(root: &Path, label: &str) -> Result<(PathBuf, PathBuf)> {
-    let of = |extension| record::path(root, "kernels", label, extension);
+fn saved_as(root: &Path, bench: &str, label: &str) -> Result<(PathBuf, PathBuf)> {
+    let of = |extension| record::path(root, bench, label, extension);
     Ok((of("md")?, of("json")?))
 }
 
@@ -130,15 +142,15 @@ fn text(path: &Path) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn measuring(root: &Path, cuda: bool, args: &[String]) -> Result<Command> {
-    let bench = BENCHES.iter().find(|bench| matches!(bench.program, Program::Kernels));
+fn measuring(root: &Path, bench: &Bench, cuda: bool, args: &[String]) -> Command {
     let build = if cuda { &["--features", "cuda"][..] } else { &[] };
-    Ok(program_with(root, bench.context("no bench `kernels`")?, build, args))
+    program_with(root, bench, build, args)
 }
 
 /// Collects the lines that the binary prints, one a workload.
 fn measure(
     root: &Path,
+    bench: &Bench,
     wanted: &Wanted,
     shared: &[String],
     threads: usize,
@@ -146,7 +158,7 @@ fn measure(
 ) -> Result<()> {
     let mut args = vec!["--threads".to_owned(), threads.to_string()];
     args.extend_from_slice(shared);
-    let mut command = measuring(root, wanted.cuda, &args)?;
+    let mut command = measuring(root, bench, wanted.cuda, &args);
     command.env("RAYON_NUM_THREADS", threads.to_string()).env("CANDLE_NUM_THREADS", "1");
     let status = process::each_line(&mut command, |line| runs.push(line.to_owned()))?;
     if !status.success() {
@@ -158,6 +170,7 @@ fn measure(
 /// Whether all workloads were measured.
 fn report(
     root: &Path,
+    bench: &Bench,
     runs: &[String],
     wanted: &Wanted,
     kept: Option<&(PathBuf, PathBuf)>,
@@ -171,7 +184,7 @@ fn report(
     if let Some(path) = table {
         args.extend(["--markdown".into(), text(path)?]);
     }
-    let mut command = measuring(root, wanted.cuda, &args)?;
+    let mut command = measuring(root, bench, wanted.cuda, &args);
     let mut child = command
         .stdin(Stdio::piped())
         .spawn()
@@ -190,14 +203,18 @@ fn report(
 mod tests {
     use super::*;
 
+    fn bench(name: &str) -> &'static Bench {
+        crate::bench::find(name).unwrap()
+    }
+
     fn parsed(words: &[&str]) -> Result<Wanted> {
-        parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), 8)
+        parse(bench("kernels"), &words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), 8)
     }
 
     #[test]
     fn threads_are_one_and_all_unless_told() {
         assert_eq!(parsed(&[]).unwrap().threads, [1, 8]);
-        assert_eq!(parse(&[], 1).unwrap().threads, [1]);
+        assert_eq!(parse(bench("kernels"), &[], 1).unwrap().threads, [1]);
         assert_eq!(parsed(&["--threads", "1, 2,4"]).unwrap().threads, [1, 2, 4]);
     }
 
@@ -232,14 +249,24 @@ mod tests {
 
     #[test]
     fn the_binary_is_built_optimised() {
-        let command = measuring(Path::new("."), false, &["--list".into()]).unwrap();
-        let shown = process::shown(&command);
-        assert!(
-            shown.contains("--release --package mnemic-benches --bin bench-kernels"),
-            "{shown}"
-        );
-        assert!(HELP.contains(HANDED_ON[0]));
-        let command = measuring(Path::new("."), true, &[]).unwrap();
-        assert!(process::shown(&command).contains("--features cuda --package mnemic-benches"));
+        let shown = |name, cuda| process::shown(&measuring(Path::new("."), bench(name), cuda, &[]));
+        for name in ["kernels", "pretrained"] {
+            let wanted = format!("--release --package mnemic-benches --bin bench-{name}");
+            assert!(shown(name, false).contains(&wanted));
+        }
+        assert!(shown("kernels", true).contains("--features cuda --package mnemic-benches"));
+        assert!(KERNELS.iter().chain(PRETRAINED).all(|argument| HELP.contains(argument)));
+    }
+
+    #[test]
+    fn each_bench_takes_its_own_arguments() {
+        let parse = |name, words: &[&str]| {
+            parse(bench(name), &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>(), 2)
+        };
+        let wanted = parse("pretrained", &["--sentences", "200"]).unwrap();
+        assert_eq!(wanted.handed_on, ["--sentences", "200"]);
+        let error = parse("pretrained", &["--device", "cuda"]).unwrap_err().to_string();
+        assert!(error.contains("`bench pretrained` does not know `--device`"), "{error}");
+        assert!(parse("dmn-step", &[]).is_err());
     }
 }
