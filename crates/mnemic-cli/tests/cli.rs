@@ -356,12 +356,12 @@ fn generate_and_translate() {
     assert_eq!(json[0]["text"], "The sun");
     assert_eq!(json[0]["written"].as_array().unwrap().len(), 2);
     assert_eq!(json[0]["written"][0]["tokens"], 10);
-    std::fs::write(folder.join("words.txt"), "hello\n\nworld\n").unwrap();
+    std::fs::write(folder.join("words.txt"), "candle\n\nmemory\n").unwrap();
     let words = succeed(folder, &["translate", &g2p, "--file", "words.txt"]);
-    assert_eq!(words, "HH AH0 L OW1\nW ER1 L D\n");
+    assert_eq!(words, "K AE1 N D AH0 L\nM EH1 M ER0 IY0\n");
     let mut child = mnemic(folder, &["translate", &g2p]);
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"hello\nworld\n").unwrap();
+    child.stdin.take().unwrap().write_all(b"candle\nmemory\n").unwrap();
     assert_eq!(text_of(child.wait_with_output().unwrap()), words);
     for (args, expected) in [
         (vec!["--beams", "2", "--temperature", "0.5"], "cannot be used with"),

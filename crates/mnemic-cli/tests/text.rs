@@ -173,9 +173,10 @@ fn attention_is_shown_and_written() {
     assert!(page.contains("&lt;b&gt;") && !page.contains("<b> w9"));
     assert!(fail(&["inspect", model, "--text", " "], "").contains("--text"));
     assert!(fail(&["inspect", model], "").contains("--html"));
-    let gpt2 = shared("attention_is_shown", "fixtures/hf/gpt2-lm").unwrap();
-    let error = fail(&["inspect", path(&gpt2), "--text", "a"], "");
-    assert!(error.contains("expected an encoder") && error.contains("GPT2LMHeadModel"), "{error}");
+    let vit = shared("attention_is_shown", "fixtures/hf/vit-classifier").unwrap();
+    let error = fail(&["inspect", path(&vit), "--text", "a"], "");
+    assert!(error.contains("expected an encoder") && error.contains("ViTFor"), "{error}");
+    assert!(error.contains("or ") && error.contains("MarianMTModel"), "{error}");
 }
 
 #[test]

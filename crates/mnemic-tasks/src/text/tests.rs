@@ -213,8 +213,8 @@ fn attention_is_that_of_the_fixture() {
             }
         }
     }
-    let error = attention(&dir.join("gpt2-lm"), "a", Place::Cpu).unwrap_err().to_string();
-    assert!(error.contains("an encoder") && error.contains("gpt2"), "{error}");
+    let error = attention(&dir.join("vit-classifier"), "a", Place::Cpu).unwrap_err().to_string();
+    assert!(error.contains("an encoder") && error.contains("ViTFor"), "{error}");
 }
 
 /// Sentences and tensors of a real model's fixture.
