@@ -263,6 +263,129 @@ def dmn_plus(b, n, width, asked, v, h, passes):
     return make
 
 
+# Machines that read their own results.
+
+
+def step_name(name):
+    """mnemic's name of a parameter: an LSTM cell is the first layer of an LSTM."""
+    return f"{name}_l0" if name.startswith("controller.") else name
+
+
+class NtmMemory(nn.Module):
+    def __init__(self, h, n, w):
+        super().__init__()
+        self.heads = nn.Linear(h, 2 * (w + 6) + 2 * w)
+        self.read = nn.Parameter(torch.zeros(1, w))
+        self.weights = nn.Parameter(torch.zeros(2, n))
+
+
+class Ntm(nn.Module):
+    """Graves et al. 2014: one read head and one write head, shifts of one; both look at the memory as it was."""
+
+    def __init__(self, i, o, h=100, n=128, w=20):
+        super().__init__()
+        self.n, self.w = n, w
+        self.controller = nn.LSTMCell(i + w, h)
+        self.memory = NtmMemory(h, n, w)
+        self.output = nn.Linear(h + w, o)
+
+    def address(self, memory, weights, controls):
+        w = self.w
+        key, strength = torch.tanh(controls[..., :w]), F.softplus(controls[..., w : w + 1])
+        gate, shift = torch.sigmoid(controls[..., w + 1 : w + 2]), torch.softmax(controls[..., w + 2 : w + 5], -1)
+        sharpening = 1 + F.softplus(controls[..., w + 5 :])
+        norms = key.norm(dim=2, keepdim=True) * memory.norm(dim=2)[:, None]
+        content = torch.softmax(strength * torch.bmm(key, memory.transpose(1, 2)) / (norms + 1e-8), -1)
+        mixed = gate * content + (1 - gate) * weights
+        moved = sum(shift[..., j : j + 1] * mixed.roll(j - 1, 2) for j in range(3))
+        return torch.softmax(sharpening * moved.clamp(min=1e-30).log(), -1)
+
+    def forward(self, inputs):
+        b, w = inputs.shape[0], self.w
+        size = w + 6
+        memory = torch.full((b, self.n, w), 1e-6, device=inputs.device)
+        weights = torch.softmax(self.memory.weights, -1).expand(b, -1, -1)
+        read, state, features = torch.tanh(self.memory.read).expand(b, -1), None, []
+        for x in inputs.unbind(1):
+            state = self.controller(torch.cat([x, read], 1), state)
+            emitted = self.memory.heads(state[0])
+            controls = emitted[:, : 2 * size].view(b, 2, size)
+            erase, add = torch.sigmoid(emitted[:, 2 * size : 2 * size + w]), torch.tanh(emitted[:, 2 * size + w :])
+            weights = self.address(memory, weights, controls)
+            read = torch.bmm(weights[:, :1], memory).squeeze(1)
+            write = weights[:, 1, :, None]
+            memory = memory * (1 - write * erase[:, None]) + write * add[:, None]
+            features.append(torch.cat([state[0], read], 1))
+        return self.output(torch.stack(features, 1))
+
+
+def ntm(b, vectors=20, bits=8):
+    def make(mode):
+        net = fill(Ntm(bits + 1, bits), step_name)
+        copied = ids("bits", (b, vectors, bits), 0, 2).float()
+        inputs = torch.zeros(b, 2 * vectors + 1, bits + 1, device=DEVICE)
+        inputs[:, :vectors, :bits], inputs[:, vectors, bits] = copied, 1
+        return train(mode, net, lambda: F.binary_cross_entropy_with_logits(
+            net(inputs)[:, vectors + 1 :], copied, reduction="sum") / b)
+
+    return make
+
+
+class Start(nn.Module):
+    def __init__(self, h):
+        super().__init__()
+        self.hidden, self.cell = nn.Parameter(torch.zeros(h, 1)), nn.Parameter(torch.zeros(h, 1))
+
+
+class StackMemory(nn.Module):
+    def __init__(self, h, m):
+        super().__init__()
+        self.push, self.pop, self.value = nn.Linear(h, 1), nn.Linear(h, 1), nn.Linear(h, m)
+
+
+class NeuralStack(nn.Module):
+    """Grefenstette et al. 2015: an LSTM with a continuous stack; sums over the rows above by cumulative sums."""
+
+    def __init__(self, i, o, e=64, h=256, m=256):
+        super().__init__()
+        self.m = m
+        self.embedding = nn.Linear(i, e, bias=False)
+        self.controller = nn.LSTMCell(e + m, h)
+        self.start, self.memory = Start(h), StackMemory(h, m)
+        self.transform, self.output = nn.Linear(h, h), nn.Linear(h, o)
+
+    @staticmethod
+    def above(strengths):
+        return strengths.flip(1).cumsum(1).flip(1) - strengths
+
+    def forward(self, inputs):
+        b = inputs.shape[0]
+        state = (self.start.hidden.T.expand(b, -1), self.start.cell.T.expand(b, -1))
+        strengths, rows = inputs.new_zeros(b, 0), inputs.new_zeros(b, 0, self.m)
+        read, hidden = inputs.new_zeros(b, self.m), []
+        for x in self.embedding(inputs).unbind(1):
+            state = self.controller(torch.cat([x, read], 1), state)
+            h = state[0]
+            push, pop = torch.sigmoid(self.memory.push(h)), torch.sigmoid(self.memory.pop(h))
+            value = torch.tanh(self.memory.value(h))
+            left = F.relu(strengths - F.relu(pop - self.above(strengths)))
+            strengths, rows = torch.cat([left, push], 1), torch.cat([rows, value[:, None]], 1)
+            weights = torch.minimum(strengths, F.relu(1 - self.above(strengths)))
+            read = torch.bmm(weights[:, None], rows).squeeze(1)
+            hidden.append(h)
+        return self.output(torch.tanh(self.transform(torch.stack(hidden[inputs.shape[1] // 2 :], 1))))
+
+
+def neural_stack(b, t, i, o):
+    def make(mode):
+        net = fill(NeuralStack(i, o), step_name)
+        inputs = F.one_hot(ids("symbols", (b, t), 0, i), i).float()
+        answers = ids("answers", (b * t // 2,), 0, o)
+        return train(mode, net, lambda: F.cross_entropy(net(inputs).flatten(0, 1), answers, reduction="sum") / b)
+
+    return make
+
+
 # Rows, optimiser, transformer.
 
 
@@ -401,6 +524,9 @@ WORKLOADS = {
     "memn2n-b32": memn2n(32, 50, 11, 6, 180, 20, 3),
     "dmn-plus-n20": dmn_plus(100, 20, 7, 5, 40, 80, 3),
     "dmn-plus-n64": dmn_plus(100, 64, 7, 5, 40, 80, 3),
+    "ntm-copy-b1": ntm(1),
+    "ntm-copy-b32": ntm(32),
+    "neural-stack-b10-t80": neural_stack(10, 80, 258, 129),
     "cross-entropy-2048x10000": cross_entropy(2048, 10000),
     "cross-entropy-2048x50257": cross_entropy(2048, 50257),
     "layer-norm-2048x512": layer_norm(2048, 512),

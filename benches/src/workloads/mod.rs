@@ -9,6 +9,7 @@ mod attention;
 mod cross_entropy;
 mod dmn_plus;
 mod layer_norm;
+mod machines;
 mod memn2n;
 mod pointer;
 mod recurrent;
@@ -128,6 +129,7 @@ fn all(cuda: bool) -> Vec<Workload> {
         pointer::workloads(),
         memn2n::workloads(),
         dmn_plus::workloads(),
+        machines::workloads(),
         cross_entropy::workloads(),
         layer_norm::workloads(),
         rows::workloads(),

@@ -1,22 +1,23 @@
-//! `mnemic train` of a recipe of algorithmic tasks.
+//! `mnemic train` and `mnemic inspect` of algorithmic tasks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use mnemic_tasks::algorithms::{AlgorithmRecipe, AlgorithmResult, train_algorithm};
-use mnemic_tasks::babi::RunOptions;
+use mnemic_tasks::algorithms::{
+    AlgorithmModel, AlgorithmRecipe, AlgorithmResult, is_algorithm, shown, train_algorithm,
+};
+use mnemic_tasks::babi::{RunOptions, learning_curve};
 use mnemic_tasks::engine::{Interrupt, Observer, ProgressBar};
+use mnemic_tasks::pictures::{Section, page};
 
-use crate::args::TrainArgs;
+use crate::args::{InspectArgs, TrainArgs};
 use crate::output;
 use crate::train::command_line;
 
 /// Trains, prints, and says whether a signal stopped the run.
 pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
-    if args.task.is_some() {
-        bail!("--task: {} has one task, data.task", args.recipe.display());
-    }
-    let recipe = AlgorithmRecipe::read(&args.recipe, &args.set)?;
+    let recipe = AlgorithmRecipe::read(&args.recipe, args.task.as_deref(), &args.set)?;
     let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let options = RunOptions {
         run_dir: run_dir.clone(),
@@ -43,16 +44,36 @@ pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
     Ok(result.interrupted)
 }
 
+/// Writes a page of a trained model at work on test sequences of these sizes.
+pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode> {
+    let Some(path) = &args.html else { bail!("{}: expected --html", args.run.display()) };
+    let model = AlgorithmModel::open(&args.run, args.device)?;
+    let mut sections = vec![Section::from(model.facts())];
+    // A model's folder alone has no learning curve.
+    sections.extend(learning_curve(&args.run).ok().map(Section::from));
+    sections.extend(model.watch(&args.sizes, args.from)?);
+    let title = format!("{} at work", model.recipe.name);
+    let html = page(&title, &model.recipe.description, &[], &sections)?;
+    output::write_page(path, &html)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the folder is that of an algorithmic run or model.
+pub(crate) fn is_model(folder: &Path) -> bool {
+    let recipe = |folder: &Path| is_algorithm(&folder.join("recipe.toml"));
+    recipe(folder).or_else(|_| recipe(&folder.join("model"))).unwrap_or(false)
+}
+
 fn table(recipe: &AlgorithmRecipe, result: &AlgorithmResult) -> String {
-    let heading = ["sizes", "sequences", "bits/sequence", "wrong bits", "wrong sequences %"];
-    let [a, b, c, d, e] = heading;
-    let mut out = format!("{}\n{a:<14} {b:>9} {c:>14} {d:>11} {e:>18}\n", recipe.data.task);
+    let heading = ["sizes", "sequences", "bits/sequence", "wrong a seq.", "wrong seqs %", "fine %"];
+    let [a, b, c, d, e, f] = heading;
+    let mut out = format!("{}\n{a:<14} {b:>9} {c:>14} {d:>12} {e:>12} {f:>7}\n", recipe.data.task);
     for test in &result.tests {
-        let sizes: Vec<String> = test.sizes.iter().map(ToString::to_string).collect();
-        let sizes = if sizes.is_empty() { "as trained".into() } else { sizes.join(" × ") };
+        let sizes = shown(&test.sizes);
+        let sizes = if sizes.is_empty() { "as trained".into() } else { sizes };
         out.push_str(&format!(
-            "{sizes:<14} {:>9} {:>14.4} {:>11.4} {:>18.1}\n",
-            test.sequences, test.bits, test.wrong_bits, test.error_percent
+            "{sizes:<14} {:>9} {:>14.4} {:>12.4} {:>12.1} {:>7.1}\n",
+            test.sequences, test.bits, test.wrong_bits, test.error_percent, test.fine_percent
         ));
     }
     out

@@ -8,12 +8,18 @@ use mnemic_tasks::babi::{BabiData, BabiModel, Confusion, TestResult, confusions,
 use mnemic_tasks::pictures::{Curve, Facts, QaTrace, Section, curve_svg, page, svg};
 
 use crate::args::InspectArgs;
-use crate::output;
+use crate::{algorithms, output, text};
 
 /// Test examples looked at in search of `--examples` that fit.
 const SEARCH: usize = 5_000;
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode> {
+    if let Some(chosen) = &args.text {
+        return text::attention(args, chosen);
+    }
+    if algorithms::is_model(&args.run) {
+        return algorithms::inspect(args);
+    }
     let model = BabiModel::open_on(&args.run, args.device)?;
     let data =
         BabiData::load_with(&model.recipe.data, args.data.as_deref(), Some(&model.vocabulary))?;

@@ -10,6 +10,7 @@ mod fine_tune;
 mod inspect;
 mod models;
 mod output;
+mod text;
 mod train;
 
 use std::process::ExitCode;
@@ -30,6 +31,12 @@ fn main() -> ExitCode {
         Command::Eval(a) => train::eval(&a),
         Command::Ask(a) => ask::ask(&a),
         Command::Inspect(a) => inspect::inspect(&a),
+        Command::Embed(a) => text::embed(&a),
+        Command::Similarity(a) => text::similarity(&a),
+        Command::FillMask(a) => text::fill_mask(&a),
+        Command::Classify(a) => text::classify(&a),
+        Command::Generate(a) => text::generate(&a),
+        Command::Translate(a) => text::translate(&a),
         Command::Data(a) => data::data(&a.command),
         Command::Models(a) => models::models(&a),
         Command::Bench(a) => bench::bench(&a.command),

@@ -32,7 +32,8 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if is_algorithm(&args.recipe)? {
         return Ok(exit_code(algorithms::train(args)?));
     }
-    let recipe = Recipe::read_task(&args.recipe, args.task, &args.set)?;
+    let task = args.task.as_deref().map(str::parse).transpose()?;
+    let recipe = Recipe::read_task(&args.recipe, task, &args.set)?;
     let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let options = RunOptions {
         run_dir: run_dir.clone(),

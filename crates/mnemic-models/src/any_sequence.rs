@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::memory::ntm;
+use crate::memory::{neural_stack, ntm};
 use crate::pretrained::{ARCHITECTURES, PretrainedModel};
 use crate::recurrent::lstm_transducer;
 use crate::sequence::SequenceModel;
@@ -21,6 +21,8 @@ pub enum SequenceConfig {
     Ntm(ntm::Config),
     /// LSTM that answers at every step.
     LstmTransducer(lstm_transducer::Config),
+    /// LSTM with a continuous stack, queue or deque.
+    NeuralStack(neural_stack::Config),
 }
 
 /// A model of any of these architectures.
@@ -31,11 +33,13 @@ pub enum AnySequenceModel {
     Ntm(Box<ntm::Ntm>),
     /// LSTM that answers at every step.
     LstmTransducer(Box<lstm_transducer::LstmTransducer>),
+    /// LSTM with a continuous stack, queue or deque.
+    NeuralStack(Box<neural_stack::NeuralStackLstm>),
 }
 
 impl SequenceConfig {
     /// The names of the architectures.
-    pub const ARCHITECTURES: [&'static str; 2] = ["ntm", "lstm-transducer"];
+    pub const ARCHITECTURES: [&'static str; 3] = ["ntm", "lstm-transducer", "neural-stack"];
 
     /// The paper's config of an architecture for these widths of inputs and outputs, with `changes` of single keys.
     ///
@@ -60,6 +64,9 @@ impl SequenceConfig {
             "ntm" => Self::Ntm(ntm::Config::lstm(input_size, output_size)),
             "lstm-transducer" => {
                 Self::LstmTransducer(lstm_transducer::Config::lstm(input_size, output_size))
+            }
+            "neural-stack" => {
+                Self::NeuralStack(neural_stack::Config::stack(input_size, output_size))
             }
             other => {
                 let reason = format!("expected one of {}", Self::ARCHITECTURES.join(", "));
@@ -91,6 +98,7 @@ impl SequenceConfig {
         match self {
             Self::Ntm(_) => "ntm",
             Self::LstmTransducer(_) => "lstm-transducer",
+            Self::NeuralStack(_) => "neural-stack",
         }
     }
 
@@ -98,6 +106,7 @@ impl SequenceConfig {
         match self {
             Self::Ntm(_) => "Ntm",
             Self::LstmTransducer(_) => "LstmTransducer",
+            Self::NeuralStack(_) => "NeuralStackLstm",
         }
     }
 
@@ -109,6 +118,7 @@ impl SequenceConfig {
         match self {
             Self::Ntm(config) => config.validate()?,
             Self::LstmTransducer(config) => config.validate()?,
+            Self::NeuralStack(config) => config.validate()?,
         }
         Ok(())
     }
@@ -124,6 +134,10 @@ impl SequenceConfig {
                 let model = lstm_transducer::LstmTransducer::new(config, vb)?;
                 AnySequenceModel::LstmTransducer(Box::new(model))
             }
+            Self::NeuralStack(config) => {
+                let model = neural_stack::NeuralStackLstm::new(config, vb)?;
+                AnySequenceModel::NeuralStack(Box::new(model))
+            }
         })
     }
 }
@@ -133,6 +147,7 @@ impl AnySequenceModel {
         match self {
             Self::Ntm(model) => model.as_ref(),
             Self::LstmTransducer(model) => model.as_ref(),
+            Self::NeuralStack(model) => model.as_ref(),
         }
     }
 }
@@ -185,7 +200,7 @@ mod tests {
     use crate::{Pretrained, from_pretrained, save_pretrained};
 
     #[test]
-    fn both_are_saved_and_read_again() {
+    fn all_are_saved_and_read_again() {
         for name in SequenceConfig::ARCHITECTURES {
             let changes = serde_json::json!({ "hidden_size": 6 });
             let changes = changes.as_object().unwrap().clone();
@@ -206,7 +221,10 @@ mod tests {
     #[test]
     fn unknown_names_and_keys_are_refused() {
         let error = SequenceConfig::new("nmt", (3, 2), Map::new()).unwrap_err().to_string();
-        assert!(error.contains("`nmt`") && error.contains("ntm, lstm-transducer"), "{error}");
+        assert!(
+            error.contains("`nmt`") && error.contains("ntm, lstm-transducer, neural-stack"),
+            "{error}"
+        );
         let changes = serde_json::json!({ "num_slots": 0 });
         let error = SequenceConfig::new("ntm", (3, 2), changes.as_object().unwrap().clone());
         assert!(error.unwrap_err().to_string().contains("num_slots"));

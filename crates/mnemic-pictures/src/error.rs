@@ -47,6 +47,47 @@ pub enum Error {
         /// Number of values.
         values: usize,
     },
+    /// Maps of heads have no layer, or a layer has no head.
+    #[error("attention maps {title:?}{}: expected at least one {}", layer.as_ref().map(|l| format!(", {l:?}")).unwrap_or_default(), if layer.is_some() { "head" } else { "layer" })]
+    NoHeads {
+        /// Title of the maps.
+        title: String,
+        /// The layer without heads; `None` where there is no layer.
+        layer: Option<String>,
+    },
+    /// A head has more or fewer weights than cells.
+    #[error(
+        "attention maps {title:?}, {layer:?}, head {head}: expected {rows} rows x {cols} columns = {} weights, got {weights}",
+        .rows * .cols
+    )]
+    HeadCellCount {
+        /// Title of the maps.
+        title: String,
+        /// Name of the layer.
+        layer: String,
+        /// The head, counted from 1.
+        head: usize,
+        /// Number of row names.
+        rows: usize,
+        /// Number of column names.
+        cols: usize,
+        /// Number of weights.
+        weights: usize,
+    },
+    /// A weight of a head is none.
+    #[error(
+        "attention maps {title:?}, {layer:?}, head {head}: expected weights from 0 to 1, got {weight}"
+    )]
+    HeadWeight {
+        /// Title of the maps.
+        title: String,
+        /// Name of the layer.
+        layer: String,
+        /// The head, counted from 1.
+        head: usize,
+        /// The weight.
+        weight: f32,
+    },
     /// A JSON document is not a file of traces.
     #[error("expected the JSON of a {} file: {message}", crate::FORMAT)]
     Json {

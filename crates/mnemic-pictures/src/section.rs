@@ -1,6 +1,6 @@
 //! What a page shows beside traces.
 
-use crate::HeatMap;
+use crate::{HeadMaps, HeatMap};
 
 /// A further part of a [`page`](crate::page()).
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +12,8 @@ pub enum Section {
     Curve(Curve),
     /// A heat map.
     HeatMap(HeatMap),
+    /// Attention of all layers and heads.
+    HeadMaps(HeadMaps),
 }
 
 /// A table of names and values: model, recipe, seed, commit, test error.
@@ -76,5 +78,11 @@ impl From<Curve> for Section {
 impl From<HeatMap> for Section {
     fn from(map: HeatMap) -> Self {
         Self::HeatMap(map)
+    }
+}
+
+impl From<HeadMaps> for Section {
+    fn from(maps: HeadMaps) -> Self {
+        Self::HeadMaps(maps)
     }
 }

@@ -1,11 +1,13 @@
 //! Pages and standalone pictures: content, escaping, well-formed markup.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::{long, pass, small};
 use mnemic_pictures::{
-    Curve, Error, Facts, Gate, HeatMap, PassTrace, QaTrace, Scale, Section, Series, curve_svg,
-    page, svg,
+    Curve, Error, Facts, Gate, HeadLayer, HeadMaps, HeatMap, PassTrace, QaTrace, Scale, Section,
+    Series, curve_svg, page, svg,
 };
 
 const HOSTILE: &str = "<script>alert('x')</script>\"&\u{1b}";
@@ -18,6 +20,15 @@ fn check_markup(html: &str) {
         (Some(start), Some(end)) => format!("{}{}", &html[..start], &html[end + 8..]),
         _ => html.to_string(),
     };
+    let mut body = body;
+    // What is in a script is no markup; that it cannot end the element is checked by whoever wrote it.
+    let mut at = 0;
+    while let Some(start) = body[at..].find("<script").map(|i| at + i) {
+        let inner = start + body[start..].find('>').unwrap() + 1;
+        let end = inner + body[inner..].find("</script>").unwrap();
+        body.replace_range(inner..end, "");
+        at = inner;
+    }
     let mut open: Vec<String> = Vec::new();
     let mut rest = body.as_str();
     while let Some(start) = rest.find('<') {
@@ -280,4 +291,100 @@ fn curves_that_no_axis_can_hold_are_not_drawn() {
         check_markup(&html);
         assert!(html.contains("no points that can be drawn"));
     }
+}
+
+fn head_maps(rows: &[&str], cols: &[&str], layers: usize, heads: usize) -> HeadMaps {
+    let names = |names: &[&str]| names.iter().map(|n| n.to_string()).collect();
+    let n = rows.len() * cols.len();
+    let head = |h: usize| (0..n).map(|i| ((i + h) % 11) as f32 / 10.0).collect();
+    let layer = |l| HeadLayer {
+        name: format!("layer {}", l + 1),
+        heads: (0..heads).map(|h| head(l + h)).collect(),
+    };
+    HeadMaps {
+        title: "Self-attention".into(),
+        row_label: "from".into(),
+        col_label: "to".into(),
+        rows: names(rows),
+        cols: names(cols),
+        layers: (0..layers).map(layer).collect(),
+    }
+}
+
+/// The JSON of the maps on a page.
+fn data(html: &str) -> serde_json::Value {
+    let json = html.split("<script type=\"application/json\">").nth(1).unwrap();
+    serde_json::from_str(json.split("</script>").next().unwrap()).unwrap()
+}
+
+#[test]
+fn maps_of_heads_are_on_the_page_with_their_script() {
+    let mut maps = head_maps(&["[CLS]", "cat"], &["a", HOSTILE, "<b>"], 2, 3);
+    maps.title = HOSTILE.into();
+    maps.layers[1].name = HOSTILE.into();
+    maps.layers[1].heads[2] = vec![0.0, 0.0004, 1.0, 0.0005, 0.064, 1.0003];
+    let html = page("t", "", &[], &[maps.clone().into(), maps.into()]).unwrap();
+    check_markup(&html);
+    let data = data(&html);
+    // 0, 0, 1000, 1, 64, 1000 in two digits of base 64 each.
+    assert_eq!(data["layers"][1]["heads"][2], "AAAAPoABBAPo");
+    assert_eq!(data["layers"][0]["heads"].as_array().unwrap().len(), 3);
+    assert_eq!(data["cols"][1], "<script>alert('x')</script>\"&\u{fffd}");
+    assert_eq!(data["layers"][1]["name"], data["cols"][1]);
+    // Two elements of data and one script, and none that a name has brought.
+    assert_eq!(html.matches("<script").count(), 3);
+    assert_eq!(html.matches("</script").count(), 3);
+    for outside in ["http:", "https:", "<link", "@import", "src=", "fetch("] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    assert!(html.contains("id=\"heads-0\"") && html.contains("id=\"heads-1\""));
+}
+
+#[test]
+fn maps_of_heads_are_compact() {
+    let words = ["word"; 30];
+    let size =
+        |layers| page("t", "", &[], &[head_maps(&words, &words, layers, 12).into()]).unwrap().len();
+    // A page has little beside its weights, of two bytes each.
+    let bytes = size(12) - size(6);
+    assert!(bytes < 6 * 12 * (30 * 30 * 2 + 10), "{bytes}");
+}
+
+#[test]
+fn maps_of_heads_without_cells_are_no_error() {
+    let html = page("t", "", &[], &[head_maps(&[], &["a"], 1, 1).into()]).unwrap();
+    check_markup(&html);
+    assert!(html.contains("The maps have no cells."));
+}
+
+#[test]
+fn inconsistent_maps_of_heads_are_refused() {
+    let good = head_maps(&["a", "b"], &["c"], 2, 2);
+    let error = |maps: HeadMaps| page("t", "", &[], &[maps.into()]).unwrap_err().to_string();
+    let mut maps = good.clone();
+    maps.layers[1].heads[0].pop();
+    let said = error(maps);
+    assert!(said.contains("\"layer 2\", head 1") && said.contains("= 2 weights, got 1"), "{said}");
+    for weight in [f32::NAN, f32::INFINITY, -0.1, 1.1] {
+        let mut maps = good.clone();
+        maps.layers[0].heads[1][1] = weight;
+        let said = error(maps);
+        assert!(said.contains("\"layer 1\", head 2: expected weights from 0 to 1"), "{said}");
+    }
+    let said = error(HeadMaps { layers: vec![], ..good.clone() });
+    assert!(said.contains("\"Self-attention\": expected at least one layer"), "{said}");
+    let mut maps = good;
+    maps.layers[0].heads.clear();
+    assert!(error(maps).contains("\"layer 1\": expected at least one head"));
+}
+
+#[test]
+fn the_mean_of_heads_is_a_heat_map_of_each_layer() {
+    let means = head_maps(&["a", "b"], &["c"], 2, 2).means().unwrap();
+    assert_eq!(means.len(), 2);
+    assert_eq!(means[1].title, "Self-attention, layer 2 (mean of 2 heads)");
+    for (got, want) in means[1].values.iter().zip([0.15, 0.25]) {
+        assert!((got - want).abs() < 1e-6, "{got}");
+    }
+    means.iter().for_each(|map| map.validate().unwrap());
 }

@@ -1,7 +1,7 @@
-//! Writing files so that a crash never leaves half of one.
+//! Finding recipes, and writing files so that a crash never leaves half of one.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -33,4 +33,23 @@ pub fn write_text(path: &Path, text: &str) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
     write(path, text.as_bytes())
+}
+
+/// All recipe files below a folder, by path. Copies of recipes beside trained weights (`recipe.toml`) are left out.
+pub(crate) fn recipes_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut folders = vec![folder.to_path_buf()];
+    let mut paths = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            let other = ["index.toml", "recipe.toml"].iter().any(|name| path.ends_with(name));
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "toml") && !other {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }

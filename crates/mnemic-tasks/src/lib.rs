@@ -10,6 +10,7 @@ mod place;
 mod provenance;
 pub mod recipe;
 mod run_folder;
+pub mod text;
 
 pub use error::{Error, Result};
 pub use files::write_text;

@@ -297,7 +297,7 @@ fn what_is_wrong_with_a_recipe_is_named() {
     assert_eq!((kind("[data]\ndataset = 'babi'"), kind("x = 1")), (Ok(false), Ok(false)));
     let error = kind("[data]\ndataset = 'imdb'").unwrap_err();
     assert!(
-        error.contains("kind.toml") && error.contains("babi or one of trec, sst2, wnut17"),
+        error.contains("kind.toml") && error.contains("or one of trec, sst2, wnut17"),
         "{error}"
     );
 }

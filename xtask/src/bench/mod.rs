@@ -57,6 +57,12 @@ const BENCHES: &[Bench] = &[
         peer: Some("dmn_step.py"),
     },
     Bench {
+        name: "algorithms",
+        about: "algorithms learnt by machines with a memory, and by LSTMs (`mnemic bench algorithms`)",
+        program: Program::Mnemic(&["bench", "algorithms"]),
+        peer: None,
+    },
+    Bench {
         name: "babi",
         about: "error of the memory networks on the bAbI tasks (`mnemic bench babi`)",
         program: Program::Mnemic(&["bench", "babi"]),

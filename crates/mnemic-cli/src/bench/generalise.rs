@@ -51,7 +51,7 @@ pub(super) fn generalise(args: &GeneraliseArgs) -> Result<ExitCode> {
 }
 
 fn rows(args: &GeneraliseArgs, recipe: &Recipe, run: &Path) -> Result<Vec<GeneralisationRow>> {
-    let (model, trained) = (BabiModel::open(run)?, jobs::result(run)?);
+    let (model, trained) = (BabiModel::open(run)?, jobs::result::<babi::RunResult>(run)?);
     let here = Provenance::here(&command_line());
     let mut rows = Vec::new();
     for &task in &recipe.data.tasks {

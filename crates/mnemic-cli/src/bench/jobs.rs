@@ -1,47 +1,62 @@
 //! Runs side by side, each in a process of its own.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use mnemic_tasks::babi::{ResultRow, RunResult, update_csv};
+use mnemic_tasks::Place;
 use mnemic_tasks::engine::Interrupt;
-use mnemic_tasks::{Place, Recipe};
+use serde::de::DeserializeOwned;
 
 /// How long a run may take to save itself once it was asked to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A recipe to be carried out.
+/// What is done with a run's folder.
+type Collect = Box<dyn Fn(&Path) -> Result<String> + Send + Sync>;
+
+/// A run to be made.
 pub(super) struct Job {
-    pub(super) path: PathBuf,
-    pub(super) recipe: Recipe,
+    pub(super) name: String,
+    pub(super) description: String,
+    /// The arguments of `mnemic train`, without the run's folder and the device.
+    pub(super) arguments: Vec<String>,
     pub(super) run: PathBuf,
+    /// Adds the results of the run to the tables, and says them in a few words.
+    pub(super) collect: Collect,
 }
 
 impl Job {
     /// The job in a line.
     pub(super) fn line(&self) -> String {
-        format!("{}: {}", self.recipe.name, self.recipe.description)
+        format!("{}: {}", self.name, self.description)
     }
 }
 
 /// What all jobs share.
 pub(super) struct Runner {
-    pub(super) data: Option<PathBuf>,
-    pub(super) device: Place,
+    device: Place,
     /// Threads of each run.
-    pub(super) threads: usize,
+    threads: usize,
     /// The number of jobs.
-    pub(super) all: usize,
+    all: usize,
     /// Jobs that run at a time.
-    pub(super) at_once: usize,
+    at_once: usize,
     pub(super) interrupt: Interrupt,
 }
 
 impl Runner {
+    /// Runs jobs side by side, each on its share of the cores; as many at once as there are cores where nothing is said.
+    pub(super) fn new(jobs: usize, at_once: Option<NonZeroUsize>, device: Place) -> Result<Self> {
+        let cores = std::thread::available_parallelism()?.get();
+        let at_once = at_once.map_or(cores, usize::from).min(jobs);
+        let threads = (cores / at_once.max(1)).max(1);
+        Ok(Self { device, threads, all: jobs, at_once, interrupt: Interrupt::on_signals()? })
+    }
+
     /// Runs all jobs, or those before an interruption. Returns what went wrong with some; the others go on.
     pub(super) fn run(&self, jobs: Vec<Job>) -> Vec<String> {
         let queue = Mutex::new(jobs.into_iter().enumerate().collect::<VecDeque<_>>());
@@ -56,8 +71,8 @@ impl Runner {
                         && !self.interrupt.is_requested()
                     {
                         if let Err(error) = self.job(i, &job, &tables) {
-                            eprintln!("[{}/{}] {}: {error:#}", i + 1, self.all, job.recipe.name);
-                            lock(&failed).push(format!("{}: {error:#}", job.recipe.name));
+                            eprintln!("[{}/{}] {}: {error:#}", i + 1, self.all, job.name);
+                            lock(&failed).push(format!("{}: {error:#}", job.name));
                         }
                     }
                 });
@@ -73,37 +88,16 @@ impl Runner {
         if !self.wait(child)? {
             return Ok(());
         }
-        let result = result(&job.run)?;
-        let rows = ResultRow::of(&job.recipe, &job.path, &result)?;
-        let table = job.path.parent().unwrap_or(Path::new(".")).join("results.csv");
         let _one = lock(tables);
-        update_csv(&table, &rows)?;
-        let paper: Vec<f64> = result.tests.iter().filter_map(|t| t.paper_percent).collect();
-        let paper = match paper.len() == result.tests.len() {
-            true => format!(" (paper {:.1} %)", paper.iter().sum::<f64>() / paper.len() as f64),
-            false => String::new(),
-        };
-        eprintln!(
-            "{place} {}: error {:.1} %{paper}, seed {} of {}, {:.0} s",
-            job.recipe.name,
-            result.mean_error(),
-            result.seed,
-            result.epochs.len(),
-            result.seconds
-        );
+        let said = (job.collect)(&job.run)?;
+        eprintln!("{place} {}: {said}", job.name);
         Ok(())
     }
 
     /// `mnemic train` with this job's share of the cores. One run alone shows its progress.
     fn command(&self, job: &Job) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("train").arg(&job.path).arg("--run").arg(&job.run);
-        if let [task] = job.recipe.data.tasks.as_slice() {
-            command.arg("--task").arg(task.number().to_string());
-        }
-        if let Some(data) = &self.data {
-            command.arg("--data").arg(data);
-        }
+        command.arg("train").args(&job.arguments).arg("--run").arg(&job.run);
         command.arg("--device").arg(self.device.to_string());
         command.env("RAYON_NUM_THREADS", self.threads.to_string()).stdout(Stdio::null());
         if self.at_once > 1 {
@@ -143,7 +137,7 @@ impl Runner {
 }
 
 /// What a run came to.
-pub(super) fn result(run: &Path) -> Result<RunResult> {
+pub(super) fn result<T: DeserializeOwned>(run: &Path) -> Result<T> {
     let path = run.join("result.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).map_err(|e| anyhow!("{}: {e}", path.display()))

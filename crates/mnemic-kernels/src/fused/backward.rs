@@ -1,7 +1,6 @@
 //! The backward pass from a loss: candle's, or where all operations are fused a walk of our own.
 
 use std::cell::RefCell;
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -9,12 +8,26 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
 use super::graph::{Call, Target, View, edge};
+use super::with_views;
+use crate::linear::weight_gradient;
+use crate::real::Real;
 
 thread_local! {
     /// Gradients of variables while [`backward`] runs.
-    pub(super) static VARIABLES: RefCell<Option<HashMap<TensorId, Tensor>>> =
-        const { RefCell::new(None) };
+    pub(super) static VARIABLES: RefCell<Option<HashMap<TensorId, Kept>>> = const { RefCell::new(None) };
 }
+
+/// The gradient of a variable so far.
+#[derive(Default)]
+pub(super) struct Kept {
+    sum: Option<Tensor>,
+    /// Products `dyᵀ x` that are still to be made and added: `dy (n, o)`, `x (n, i)`.
+    products: Vec<(Tensor, Tensor)>,
+}
+
+/// Rows up to which a product is put off. A step of a machine that reads its own results has few, and there are many steps: one product of
+/// all is faster than many small ones, each as large as the weights, and their sum.
+const FEW_ROWS: usize = 64;
 
 /// `loss.backward()`, without the tensor of zeros and the addition that candle makes for every variable that a fused operation reads,
 /// and, where nothing but fused operations and reshaped or permuted results stand between the loss and the variables, without
@@ -93,7 +106,7 @@ pub fn only_fused(output: &Tensor) -> bool {
 
 /// Runs a backward pass and puts the gradients of variables that were kept meanwhile into its store.
 fn collect(pass: impl FnOnce() -> Result<GradStore>) -> Result<GradStore> {
-    struct Restore(Option<HashMap<TensorId, Tensor>>);
+    struct Restore(Option<HashMap<TensorId, Kept>>);
     impl Drop for Restore {
         fn drop(&mut self) {
             VARIABLES.set(self.0.take());
@@ -101,7 +114,8 @@ fn collect(pass: impl FnOnce() -> Result<GradStore>) -> Result<GradStore> {
     }
     let _restore = Restore(VARIABLES.replace(Some(HashMap::new())));
     let mut store = pass()?;
-    for (id, grad) in VARIABLES.take().unwrap_or_default() {
+    for (id, kept) in VARIABLES.take().unwrap_or_default() {
+        let Some(grad) = kept.total()? else { continue };
         let grad = match store.get_id(id) {
             Some(other) => other.add(&grad)?,
             None => grad,
@@ -172,15 +186,58 @@ pub(super) fn hand_on(call: &dyn Call) -> Result<()> {
 fn keep_variable(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
     VARIABLES.with_borrow_mut(|all| {
         let Some(all) = all else { return Ok(Some(grad)) };
-        match all.entry(id) {
-            Entry::Vacant(entry) => {
-                entry.insert(grad);
-            }
-            Entry::Occupied(mut entry) => {
-                let sum = entry.get().add(&grad)?;
-                entry.insert(sum);
-            }
-        }
+        let kept = all.entry(id).or_default();
+        kept.sum = Some(match kept.sum.take() {
+            Some(sum) => sum.add(&grad)?,
+            None => grad,
+        });
         Ok(None)
     })
+}
+
+/// Puts off the product `dyᵀ x` where it is the gradient of a variable, [`backward`] runs and there are few rows; whether it did.
+pub(super) fn keep_product(target: &Target, dy: &Tensor, x: &Tensor) -> Result<bool> {
+    let Target::Variable(id) = target else { return Ok(false) };
+    let rows = |t: &Tensor| t.flatten_to(t.rank().saturating_sub(2));
+    if dy.rank() < 2 || dy.elem_count() == 0 || x.elem_count() == 0 {
+        return Ok(false);
+    }
+    let (dy, x) = (rows(dy)?.contiguous()?, rows(x)?);
+    if dy.dim(0)? > FEW_ROWS {
+        return Ok(false);
+    }
+    Ok(VARIABLES.with_borrow_mut(|all| {
+        let Some(all) = all else { return false };
+        all.entry(*id).or_default().products.push((dy, x));
+        true
+    }))
+}
+
+impl Kept {
+    /// Everything added up.
+    fn total(self) -> Result<Option<Tensor>> {
+        if self.products.is_empty() {
+            return Ok(self.sum);
+        }
+        let (dy, x): (Vec<Tensor>, Vec<Tensor>) = self.products.into_iter().unzip();
+        let (dy, x) = (Tensor::cat(&dy, 0)?, Tensor::cat(&x, 0)?);
+        let product = match dy.dtype() {
+            DType::F64 => made::<f64>(&dy, &x)?,
+            _ => made::<f32>(&dy, &x)?,
+        };
+        match self.sum {
+            Some(sum) => Ok(Some(sum.add(&product)?)),
+            None => Ok(Some(product)),
+        }
+    }
+}
+
+/// `dyᵀ x`, `(o, i)`.
+fn made<T: Real>(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let ((n, o), i) = (dy.dims2()?, x.dim(1)?);
+    let both = [dy.clone(), x.clone()];
+    let product = with_views::<T, _>(&both, |views| {
+        weight_gradient(views[1].data, views[0].data, (o, i, n))
+    })?;
+    Tensor::from_vec(product, (o, i), dy.device())
 }

@@ -52,6 +52,9 @@ pub(crate) struct Backward<'a, T, S> {
 /// An operation in 32 and 64 bits with a backward pass. Half precision is computed in 32 bits.
 pub(crate) trait FusedOp: Send + Sync + 'static {
     const NAME: &'static str;
+    /// The operands `w (o, i)` and `x (…, i)` where the gradient of `w` is `dyᵀ x` with that of the only result, `dy (…, o)`. [`backward`] may
+    /// then make it of all uses of a variable at once, and not want it here.
+    const PRODUCT: Option<(usize, usize)> = None;
     /// What the forward pass keeps for the backward pass, beside operands and results.
     type Saved<T: Real>: Send + Sync;
 
@@ -140,6 +143,14 @@ impl<O: FusedOp, T: Real> Call for TypedCall<O, T> {
 
     fn run_backward(&self) -> Result<()> {
         let (outputs, grads) = self.state().take();
+        let mut wanted = self.wanted.clone();
+        if let Some((w, x)) = O::PRODUCT
+            && wanted[w]
+            && let Some(Some(dy)) = grads.first()
+        {
+            let targets = Arc::clone(&self.state().targets);
+            wanted[w] = !backward::keep_product(&targets[w], dy, &self.values[x])?;
+        }
         let given: Vec<Tensor> =
             grads.iter().flatten().map(Tensor::contiguous).collect::<Result<_>>()?;
         let results = with_views::<T, _>(&self.values, |inputs| {
@@ -153,13 +164,13 @@ impl<O: FusedOp, T: Real> Call for TypedCall<O, T> {
                         outputs,
                         saved: &self.saved,
                         grads: &grads,
-                        wanted: &self.wanted,
+                        wanted: &wanted,
                     })
                 })
             })
         })????;
         let mut tensors = Vec::with_capacity(results.len());
-        for ((result, value), &wanted) in results.into_iter().zip(&self.values).zip(&self.wanted) {
+        for ((result, value), &wanted) in results.into_iter().zip(&self.values).zip(&wanted) {
             tensors.push(match (wanted, result) {
                 (false, _) => None,
                 (true, Some(v)) => Some(Tensor::from_vec(v, value.shape(), value.device())?),

@@ -68,8 +68,24 @@ fn product<T: Real>(
     out
 }
 
+/// `dyᵀ x`, `(o, i)`, of `m` rows.
+pub(crate) fn weight_gradient<T: Real>(
+    x: &[T],
+    dy: &[T],
+    (o, i, m): (usize, usize, usize),
+) -> Vec<T> {
+    // The product packs the wider of two transposed operands faster where it stands on the right.
+    if o > i && m * o > PACKED {
+        let flipped = product(o * i, (i, o, m), transposed(x, i), rows(dy, o));
+        transpose(&flipped, o)
+    } else {
+        product(o * i, (o, i, m), transposed(dy, o), rows(x, i))
+    }
+}
+
 impl FusedOp for LinearOp {
     const NAME: &'static str = "linear";
+    const PRODUCT: Option<(usize, usize)> = Some((1, 0));
     type Saved<T: Real> = ();
 
     fn forward<T: Real>(&self, inputs: &[View<'_, T>], _: bool) -> Result<(Vec<Array<T>>, ())> {
@@ -92,16 +108,7 @@ impl FusedOp for LinearOp {
         let m = dy.len() / o.max(1);
         let mut grads = vec![
             pass.wanted[0].then(|| product(x.data.len(), (m, i, o), rows(dy, o), rows(w.data, i))),
-            pass.wanted[1].then(|| {
-                let n = w.data.len();
-                // The product packs the wider of two transposed operands faster where it stands on the right.
-                if o > i && m * o > PACKED {
-                    let flipped = product(n, (i, o, m), transposed(x.data, i), rows(dy, o));
-                    transpose(&flipped, o)
-                } else {
-                    product(n, (o, i, m), transposed(dy, o), rows(x.data, i))
-                }
-            }),
+            pass.wanted[1].then(|| weight_gradient(x.data, dy, (o, i, m))),
         ];
         if let Some(&wanted) = pass.wanted.get(2) {
             grads.push(wanted.then(|| sum_rows(dy, o)));

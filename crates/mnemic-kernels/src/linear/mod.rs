@@ -14,7 +14,7 @@ mod tests;
 
 use candle_core::{Result, Tensor, bail};
 
-pub(crate) use cpu::sum_rows;
+pub(crate) use cpu::{sum_rows, weight_gradient};
 
 use crate::fused;
 

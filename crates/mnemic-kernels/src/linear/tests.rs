@@ -1,10 +1,11 @@
 //! The fused path against the plain twin and finite differences.
 
-use candle_core::{DType, Device, Tensor};
-use mnemic_testing::{check_gradients, waves};
+use candle_core::{DType, Device, Tensor, Var};
+use mnemic_testing::{assert_close, check_gradients, waves};
 use proptest::prelude::*;
 
 use super::*;
+use crate::activation::tanh;
 use crate::checks::{agree, same_bits};
 
 fn operands(x: &[usize], o: usize) -> [Tensor; 3] {
@@ -166,5 +167,26 @@ proptest! {
     #[test]
     fn random_shapes(b in 1usize..5, t in 1usize..40, i in 1usize..70, o in 1usize..70) {
         compare(&[b, t, i], o);
+    }
+}
+
+/// Weights that are used many times: their gradients are made in one product by our backward pass, one by one by candle's.
+#[test]
+fn gradients_of_many_uses_are_those_of_each() {
+    for (rows, uses) in [(1, 5), (3, 4), (65, 2), (64, 3)] {
+        let var =
+            |dims: &[usize], phase| Var::from_tensor(&waves(dims, phase, 0.5, DType::F64)).unwrap();
+        let (w, b, x) = (var(&[6, 6], 1.), var(&[6], 2.), var(&[rows, 6], 3.));
+        let mut y = x.as_tensor().clone();
+        for _ in 0..uses {
+            y = tanh(&linear(&y, &w, Some(&b)).unwrap()).unwrap();
+        }
+        assert!(crate::only_fused(&y));
+        let ones = y.ones_like().unwrap();
+        let ours = crate::backward_from(&y, &ones).unwrap();
+        let theirs = y.sum_all().unwrap().backward().unwrap();
+        for (name, var) in [("w", &w), ("b", &b), ("x", &x)] {
+            assert_close(name, ours.get(var).unwrap(), theirs.get(var).unwrap(), 1e-12, 1e-12);
+        }
     }
 }

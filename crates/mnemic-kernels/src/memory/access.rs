@@ -1,9 +1,12 @@
-//! Reading and writing, fused: every slot is visited once.
+//! Reading and writing, fused: every slot is visited once, sixteen numbers of it at a time.
+//!
+//! Rows of heads are padded with zeros to whole vectors, slots are not: the last vector of a slot holds the beginning of the next, which
+//! zeros on the other side make nothing of, or which is written over by what follows.
 
 use candle_core::Result;
 
 use crate::fused::{Array, Backward, FusedOp, View};
-use crate::lanes::{add_scaled, dot};
+use crate::lanes::{LANES, Lanes, chunks, pack, parts};
 use crate::real::{Real, buffer};
 use crate::simd;
 use crate::threads::{for_each, rows_per_task};
@@ -29,43 +32,92 @@ impl Dims {
         Self { b, n, w, h: x[1].dims[1] }
     }
 
-    /// The rows of the batch in tasks, each done with the machine's vector instructions.
-    fn rows<I: Send>(self, items: Vec<I>, f: impl Fn(I) + Sync + Send) {
-        let Self { n, w, h, .. } = self;
-        let each = rows_per_task(self.b, n * w * (h + 1) / 4);
-        let mut tasks: Vec<Vec<I>> = vec![];
-        for (i, item) in items.into_iter().enumerate() {
-            if i % each == 0 {
-                tasks.push(Vec::with_capacity(each));
-            }
-            if let Some(task) = tasks.last_mut() {
-                task.push(item);
+    /// Does rows of the batch in tasks, each with the machine's vector instructions.
+    fn rows<R: pulp::WithSimd<Output = ()> + Send>(self, rows: impl Iterator<Item = R>) {
+        let Self { b, n, w, h } = self;
+        let each = rows_per_task(b, n * w * (h + 1) / 4);
+        let mut tasks: Vec<Vec<R>> =
+            (0..b.div_ceil(each)).map(|_| Vec::with_capacity(each)).collect();
+        for (i, row) in rows.enumerate() {
+            if let Some(task) = tasks.get_mut(i / each) {
+                task.push(row);
             }
         }
         let level = simd::level();
-        for_each(tasks, |task| level.dispatch(Task { task, f: &f }));
+        for_each(tasks, |task| task.into_iter().for_each(|row| level.dispatch(row)));
+    }
+
+    /// Row `i` of the batch of an operand, `size` numbers.
+    fn row<T>(data: &[T], size: usize, i: usize) -> &[T] {
+        &data[i * size..][..size]
     }
 }
 
-/// Does its items with the instructions of the level it is dispatched at.
-struct Task<'a, I, F> {
-    task: Vec<I>,
-    f: &'a F,
+/// A row of a reading.
+struct Read<'a, T> {
+    memory: &'a [T],
+    weights: &'a [T],
+    out: &'a mut [T],
+    w: usize,
 }
 
-impl<I, F: Fn(I)> pulp::WithSimd for Task<'_, I, F> {
+impl<T: Real> pulp::WithSimd for Read<'_, T> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        self.task.into_iter().for_each(self.f);
+        let (w, n) = (self.w, self.memory.len() / self.w);
+        for (out, weights) in self.out.chunks_exact_mut(w).zip(self.weights.chunks_exact(n)) {
+            for column in (0..w).step_by(LANES) {
+                let mut sum = Lanes::splat(T::ZERO);
+                for (i, &weight) in weights.iter().enumerate() {
+                    let slot = Lanes::load(self.memory, i * w + column);
+                    sum = sum.add_product(slot, Lanes::splat(weight));
+                }
+                sum.store(out, column);
+            }
+        }
     }
 }
 
-/// The parts of `size` numbers of a gradient, or of nothing where it is not wanted.
-fn split<T>(of: Option<&mut Vec<T>>, size: usize, count: usize) -> Vec<Option<&mut [T]>> {
-    match of {
-        Some(all) => all.chunks_mut(size).map(Some).collect(),
-        None => (0..count).map(|_| None).collect(),
+/// A row of a reading's backward pass. What is read is `grad`, padded.
+struct ReadBackward<'a, T> {
+    memory: &'a [T],
+    weights: &'a [T],
+    grad: Vec<Lanes<T>>,
+    d_memory: Option<&'a mut [T]>,
+    d_weights: Option<&'a mut [T]>,
+    w: usize,
+}
+
+impl<T: Real> pulp::WithSimd for ReadBackward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let (w, n, c) = (self.w, self.memory.len() / self.w, chunks(self.w));
+        if let Some(d_memory) = self.d_memory {
+            for i in 0..n {
+                for k in 0..c {
+                    let mut sum = Lanes::splat(T::ZERO);
+                    for (grad, weights) in
+                        self.grad.chunks_exact(c).zip(self.weights.chunks_exact(n))
+                    {
+                        sum = sum.add_product(grad[k], Lanes::splat(weights[i]));
+                    }
+                    sum.store(d_memory, i * w + k * LANES);
+                }
+            }
+        }
+        if let Some(d_weights) = self.d_weights {
+            for (grad, d_weights) in self.grad.chunks_exact(c).zip(d_weights.chunks_exact_mut(n)) {
+                for (i, d) in d_weights.iter_mut().enumerate() {
+                    let mut sum = Lanes::splat(T::ZERO);
+                    for (k, &grad) in grad.iter().enumerate() {
+                        sum = sum.add_product(Lanes::load(self.memory, i * w + k * LANES), grad);
+                    }
+                    *d = sum.sum();
+                }
+            }
+        }
     }
 }
 
@@ -77,15 +129,12 @@ impl FusedOp for ReadOp {
         let dims = Dims::new(x);
         let Dims { b, n, w, h } = dims;
         let mut out = buffer(b * h * w);
-        dims.rows(out.chunks_mut(h * w).enumerate().collect(), |(i, out): (usize, &mut [T])| {
-            let (memory, weights) = (&x[0].data[i * n * w..][..n * w], &x[1].data[i * h * n..]);
-            for (out, weights) in out.chunks_exact_mut(w).zip(weights.chunks_exact(n)) {
-                out.fill(T::ZERO);
-                for (slot, &weight) in memory.chunks_exact(w).zip(weights) {
-                    add_scaled(out, slot, weight);
-                }
-            }
-        });
+        dims.rows(out.chunks_mut(h * w).enumerate().map(|(i, out)| Read {
+            memory: Dims::row(x[0].data, n * w, i),
+            weights: Dims::row(x[1].data, h * n, i),
+            out,
+            w,
+        }));
         Ok((vec![(out, vec![b, h, w])], ()))
     }
 
@@ -95,66 +144,147 @@ impl FusedOp for ReadOp {
         let grad = pass.grads[0].map_or(&[][..], |g| g.data);
         let new = |i: usize| pass.wanted[i].then(|| buffer::<T>(x[i].data.len()));
         let (mut d_memory, mut d_weights) = (new(0), new(1));
-        let rows = split(d_memory.as_mut(), n * w, b).into_iter();
-        let rows = rows.zip(split(d_weights.as_mut(), h * n, b)).enumerate();
-        dims.rows(rows.collect(), |(i, (d_memory, d_weights))| {
-            let memory = &x[0].data[i * n * w..][..n * w];
-            let weights = &x[1].data[i * h * n..][..h * n];
-            let grad = &grad[i * h * w..][..h * w];
-            if let Some(d_memory) = d_memory {
-                d_memory.fill(T::ZERO);
-                for (weights, grad) in weights.chunks_exact(n).zip(grad.chunks_exact(w)) {
-                    for (slot, &weight) in d_memory.chunks_exact_mut(w).zip(weights) {
-                        add_scaled(slot, grad, weight);
-                    }
-                }
-            }
-            if let Some(d_weights) = d_weights {
-                for (d_weights, grad) in d_weights.chunks_exact_mut(n).zip(grad.chunks_exact(w)) {
-                    for (d, slot) in d_weights.iter_mut().zip(memory.chunks_exact(w)) {
-                        *d = dot(slot, grad);
-                    }
-                }
-            }
-        });
+        let (mut memory, mut weights) = (parts(&mut d_memory, n * w), parts(&mut d_weights, h * n));
+        dims.rows((0..b).map(|i| ReadBackward {
+            memory: Dims::row(x[0].data, n * w, i),
+            weights: Dims::row(x[1].data, h * n, i),
+            grad: pack(Dims::row(grad, h * w, i), w),
+            d_memory: memory(),
+            d_weights: weights(),
+            w,
+        }));
+        drop((memory, weights));
         Ok(vec![d_memory, d_weights])
     }
 }
 
-/// One row of the batch of a write.
-struct Write<'a, T> {
+/// What a row of a write is given; what is erased and added is padded.
+struct Given<'a, T> {
     memory: &'a [T],
     weights: &'a [T],
-    erase: &'a [T],
-    add: &'a [T],
-    dims: Dims,
+    erase: Vec<Lanes<T>>,
+    add: Vec<Lanes<T>>,
+    n: usize,
+    w: usize,
 }
 
-impl<'a, T: Real> Write<'a, T> {
-    #[inline(always)]
-    fn row(x: &[View<'a, T>], dims: Dims, i: usize) -> Self {
+impl<'a, T: Real> Given<'a, T> {
+    fn new(x: &[View<'a, T>], dims: Dims, i: usize) -> Self {
         let Dims { n, w, h, .. } = dims;
         Self {
-            memory: &x[0].data[i * n * w..][..n * w],
-            weights: &x[1].data[i * h * n..][..h * n],
-            erase: &x[2].data[i * h * w..][..h * w],
-            add: &x[3].data[i * h * w..][..h * w],
-            dims,
+            memory: Dims::row(x[0].data, n * w, i),
+            weights: Dims::row(x[1].data, h * n, i),
+            erase: pack(Dims::row(x[2].data, h * w, i), w),
+            add: pack(Dims::row(x[3].data, h * w, i), w),
+            n,
+            w,
         }
     }
 
-    /// What is kept of slot `i`, `Π (1 - w e)` over all heads but `but`, into `kept`.
+    /// The heads' weights of slot `i`.
     #[inline(always)]
-    fn kept(&self, i: usize, but: usize, kept: &mut [T]) {
-        kept.fill(T::ONE);
-        for (head, erase) in self.erase.chunks_exact(self.dims.w).enumerate() {
+    fn weights(&self, i: usize) -> impl Iterator<Item = T> + '_ {
+        self.weights.chunks_exact(self.n).map(move |weights| weights[i])
+    }
+
+    /// What is kept of vector `k` of slot `i`, `Π (1 - w e)` over all heads but `but`.
+    #[inline(always)]
+    fn kept(&self, i: usize, k: usize, but: usize) -> Lanes<T> {
+        let c = chunks(self.w);
+        let mut kept = Lanes::splat(T::ONE);
+        for (head, weight) in self.weights(i).enumerate() {
             if head != but {
-                let weight = self.weights[head * self.dims.n + i];
-                kept.iter_mut().zip(erase).for_each(|(k, &e)| *k *= T::ONE - weight * e);
+                kept = kept.zip(self.erase[head * c + k], |kept, e| kept * (T::ONE - weight * e));
+            }
+        }
+        kept
+    }
+}
+
+struct Write<'a, T> {
+    given: Given<'a, T>,
+    out: &'a mut [T],
+}
+
+impl<T: Real> pulp::WithSimd for Write<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let (x, c) = (&self.given, chunks(self.given.w));
+        for i in 0..x.n {
+            for k in 0..c {
+                let at = i * x.w + k * LANES;
+                let slot = Lanes::load(x.memory, at);
+                let mut new = x.kept(i, k, usize::MAX).zip(slot, |kept, m| kept * m);
+                for (head, weight) in x.weights(i).enumerate() {
+                    new = new.add_product(x.add[head * c + k], Lanes::splat(weight));
+                }
+                new.store(self.out, at);
             }
         }
     }
 }
+
+/// A row of a write's backward pass.
+struct WriteBackward<'a, T> {
+    given: Given<'a, T>,
+    grad: &'a [T],
+    d_memory: Option<&'a mut [T]>,
+    d_weights: Option<&'a mut [T]>,
+    d_erase: Option<&'a mut [T]>,
+    d_add: Option<&'a mut [T]>,
+}
+
+impl<T: Real> pulp::WithSimd for WriteBackward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, _: S) {
+        let (x, c) = (&self.given, chunks(self.given.w));
+        let h = x.weights.len() / x.n;
+        let mut d_erase = vec![Lanes::splat(T::ZERO); h * c];
+        let mut d_add = d_erase.clone();
+        for i in 0..x.n {
+            let mut d_weights = [Lanes::splat(T::ZERO); MOST_HEADS];
+            for k in 0..c {
+                let at = i * x.w + k * LANES;
+                let (grad, slot) = (Lanes::load(self.grad, at), Lanes::load(x.memory, at));
+                if let Some(d_memory) = &mut self.d_memory {
+                    let kept = x.kept(i, k, usize::MAX);
+                    kept.zip(grad, |kept, g| kept * g).store(d_memory, at);
+                }
+                for (head, weight) in x.weights(i).enumerate() {
+                    let place = head * c + k;
+                    // How the new slot grows with what this head keeps of it, times its gradient.
+                    let product = slot.zip(grad, |m, g| m * g);
+                    let others = x.kept(i, k, head).zip(product, |kept, p| kept * p);
+                    d_add[place] = d_add[place].add_product(grad, Lanes::splat(weight));
+                    d_erase[place] = d_erase[place].add_product(others, Lanes::splat(-weight));
+                    if let Some(d) = d_weights.get_mut(head) {
+                        *d = d.add_product(grad, x.add[place]);
+                        *d = d.zip(others.zip(x.erase[place], |o, e| o * e), |d, o| d - o);
+                    }
+                }
+            }
+            if let Some(all) = &mut self.d_weights {
+                for (all, d) in all.chunks_exact_mut(x.n).zip(d_weights) {
+                    all[i] = d.sum();
+                }
+            }
+        }
+        for (to, from) in [(self.d_erase, d_erase), (self.d_add, d_add)] {
+            for (to, from) in
+                to.into_iter().flat_map(|to| to.chunks_exact_mut(x.w)).zip(from.chunks_exact(c))
+            {
+                for (k, lanes) in from.iter().enumerate() {
+                    lanes.store(to, k * LANES);
+                }
+            }
+        }
+    }
+}
+
+/// Write heads that the backward pass has registers for; more take the plain twin.
+pub(super) const MOST_HEADS: usize = 16;
 
 impl FusedOp for WriteOp {
     const NAME: &'static str = "memory write";
@@ -164,17 +294,8 @@ impl FusedOp for WriteOp {
         let dims = Dims::new(x);
         let Dims { b, n, w, .. } = dims;
         let mut out = buffer(b * n * w);
-        dims.rows(out.chunks_mut(n * w).enumerate().collect(), |(i, out): (usize, &mut [T])| {
-            let row = Write::row(x, dims, i);
-            let slots = out.chunks_exact_mut(w).zip(row.memory.chunks_exact(w));
-            for (i, (out, slot)) in slots.enumerate() {
-                row.kept(i, usize::MAX, out);
-                out.iter_mut().zip(slot).for_each(|(o, &m)| *o *= m);
-                for (head, add) in row.add.chunks_exact(w).enumerate() {
-                    add_scaled(out, add, row.weights[head * n + i]);
-                }
-            }
-        });
+        let rows = out.chunks_mut(n * w).enumerate();
+        dims.rows(rows.map(|(i, out)| Write { given: Given::new(x, dims, i), out }));
         Ok((vec![(out, vec![b, n, w])], ()))
     }
 
@@ -185,59 +306,17 @@ impl FusedOp for WriteOp {
         let new = |i: usize| pass.wanted[i].then(|| buffer::<T>(x[i].data.len()));
         let (mut d_memory, mut d_weights) = (new(0), new(1));
         let (mut d_erase, mut d_add) = (new(2), new(3));
-        let rows = split(d_memory.as_mut(), n * w, b).into_iter();
-        let rows = rows.zip(split(d_weights.as_mut(), h * n, b));
-        let rows = rows.zip(split(d_erase.as_mut(), h * w, b)).zip(split(d_add.as_mut(), h * w, b));
-        dims.rows(rows.enumerate().collect(), |(i, (((memory, weights), erase), add))| {
-            let grad = &grad[i * n * w..][..n * w];
-            write_backward(&Write::row(x, dims, i), grad, Wanted { memory, weights, erase, add });
-        });
+        let (mut memory, mut weights) = (parts(&mut d_memory, n * w), parts(&mut d_weights, h * n));
+        let (mut erase, mut add) = (parts(&mut d_erase, h * w), parts(&mut d_add, h * w));
+        dims.rows((0..b).map(|i| WriteBackward {
+            given: Given::new(x, dims, i),
+            grad: Dims::row(grad, n * w, i),
+            d_memory: memory(),
+            d_weights: weights(),
+            d_erase: erase(),
+            d_add: add(),
+        }));
+        drop((memory, weights, erase, add));
         Ok(vec![d_memory, d_weights, d_erase, d_add])
-    }
-}
-
-/// Where the gradients of a row go.
-struct Wanted<'a, T> {
-    memory: Option<&'a mut [T]>,
-    weights: Option<&'a mut [T]>,
-    erase: Option<&'a mut [T]>,
-    add: Option<&'a mut [T]>,
-}
-
-#[inline(always)]
-fn write_backward<T: Real>(row: &Write<'_, T>, grad: &[T], mut to: Wanted<'_, T>) {
-    let Dims { n, w, h, .. } = row.dims;
-    let mut kept = vec![T::ZERO; w];
-    for sum in [&mut to.erase, &mut to.add].into_iter().flatten() {
-        sum.fill(T::ZERO);
-    }
-    for (i, (grad, slot)) in grad.chunks_exact(w).zip(row.memory.chunks_exact(w)).enumerate() {
-        if let Some(memory) = &mut to.memory {
-            row.kept(i, usize::MAX, &mut kept);
-            let out = &mut memory[i * w..][..w];
-            for ((out, &k), &g) in out.iter_mut().zip(&kept).zip(grad) {
-                *out = k * g;
-            }
-        }
-        for head in 0..h {
-            let weight = row.weights[head * n + i];
-            if to.weights.is_some() || to.erase.is_some() {
-                // How the new slot grows with what this head keeps of it, times its gradient.
-                row.kept(i, head, &mut kept);
-                for ((k, &m), &g) in kept.iter_mut().zip(slot).zip(grad) {
-                    *k *= m * g;
-                }
-            }
-            if let Some(weights) = &mut to.weights {
-                let added = dot(grad, &row.add[head * w..][..w]);
-                weights[head * n + i] = added - dot(&kept, &row.erase[head * w..][..w]);
-            }
-            if let Some(erase) = &mut to.erase {
-                add_scaled(&mut erase[head * w..][..w], &kept, -weight);
-            }
-            if let Some(add) = &mut to.add {
-                add_scaled(&mut add[head * w..][..w], grad, weight);
-            }
-        }
     }
 }

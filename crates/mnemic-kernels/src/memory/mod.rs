@@ -6,6 +6,7 @@
 mod access;
 mod address;
 pub mod plain;
+pub mod stack;
 #[cfg(test)]
 mod tests;
 
@@ -119,7 +120,8 @@ pub fn write(memory: &Tensor, weights: &Tensor, erase: &Tensor, add: &Tensor) ->
         bail!("write: expected what is erased and added as {expected:?}, got {got:?}");
     }
     let inputs = [memory, weights, erase, add];
-    match memory.elem_count() > 0 && weights.elem_count() > 0 && fused::takes(&inputs) {
+    let fits = (1..=access::MOST_HEADS).contains(&weights.dim(1)?) && memory.elem_count() > 0;
+    match fits && fused::takes(&inputs) {
         true => fused::apply1(access::WriteOp, &inputs),
         false => plain::write(memory, weights, erase, add),
     }

@@ -14,6 +14,7 @@ pub mod plain;
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::linear::linear;
 /// The weights of one layer and direction.
 #[derive(Debug, Clone)]
 pub struct Weights {
@@ -120,6 +121,53 @@ pub fn lstm(
         }
     }
     plain::lstm(xs, state0, weights, None, steps)
+}
+
+/// One step of [`lstm`] on `xs (b, d)`, for machines that must have a step's result before the next input: hidden and cell state `(b, h)` from those before (zeros
+/// where `None`). The products are [`linear`], so that [`backward`](crate::backward()) makes the weights' gradients of
+/// all steps in one go.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use mnemic_kernels::recurrent::{Weights, lstm_step};
+/// let zeros = |dims: (usize, usize)| Tensor::zeros(dims, DType::F32, &Device::Cpu);
+/// let weights = Weights { w_ih: zeros((12, 2))?, w_hh: zeros((12, 3))?, b_ih: None, b_hh: None };
+/// let (hidden, cell) = lstm_step(&zeros((5, 2))?, None, &weights)?;
+/// assert_eq!((hidden.dims(), cell.dims()), (&[5, 3][..], &[5, 3][..]));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn lstm_step(
+    xs: &Tensor,
+    state: Option<(&Tensor, &Tensor)>,
+    weights: &Weights,
+) -> Result<(Tensor, Tensor)> {
+    let sequence = xs.unsqueeze(1)?;
+    check("lstm_step", 4, &sequence, weights, Steps::default())?;
+    if !cpu::takes(xs) {
+        let scan = lstm(&sequence, state, weights, Steps::default())?;
+        return Ok((scan.hidden, scan.cell));
+    }
+    let (b, h) = (xs.dim(0)?, weights.w_hh.dim(1)?);
+    let zeros = match state {
+        Some(_) => None,
+        None => Some(Tensor::zeros((b, h), xs.dtype(), xs.device())?),
+    };
+    let Some((hidden, cell)) = state.or(zeros.as_ref().map(|z| (z, z))) else {
+        bail!("lstm_step: internal error: no state")
+    };
+    if hidden.dims() != [b, h] || cell.dims() != [b, h] {
+        bail!(
+            "lstm_step: expected states [{b}, {h}], got {:?} and {:?}",
+            hidden.dims(),
+            cell.dims()
+        );
+    }
+    let inputs = linear(xs, &weights.w_ih, weights.b_ih.as_ref())?;
+    let recurrent = linear(hidden, &weights.w_hh, weights.b_hh.as_ref())?;
+    cpu::lstm_step([&inputs, &recurrent], cell)
 }
 
 /// LSTM with peepholes (Gers et al. 2002): `peepholes (3, h)` holds the diagonal weights `p_i`, `p_f` and `p_o`; i and f read `p ∘ c_{t-1}`

@@ -5,6 +5,7 @@ use mnemic_testing::{assert_close, check_gradients, waves};
 use proptest::prelude::*;
 
 use super::*;
+use crate::checks::agree;
 
 /// The scans under test, as functions of the same operands.
 #[derive(Debug, Clone, Copy)]
@@ -426,5 +427,46 @@ mod on_cuda {
             };
             agree(&format!("{kind:?} poisoned"), &ops, poison, function(kind, steps, false));
         }
+    }
+}
+
+/// A step is a scan of one step; with and without a state.
+#[test]
+fn lstm_steps_equal_a_scan() {
+    for (b, d, h) in [(1, 1, 1), (3, 4, 6), (10, 65, 33)] {
+        let x = |dims: &[usize], phase: f64| waves(dims, phase, 0.6, DType::F64);
+        let operands = [
+            x(&[b, d], 1.),
+            x(&[b, h], 2.),
+            x(&[b, h], 3.),
+            x(&[4 * h, d], 4.),
+            x(&[4 * h, h], 5.),
+            x(&[4 * h], 6.),
+            x(&[4 * h], 7.),
+        ];
+        let weights = |x: &[Tensor]| Weights {
+            w_ih: x[3].clone(),
+            w_hh: x[4].clone(),
+            b_ih: Some(x[5].clone()),
+            b_hh: Some(x[6].clone()),
+        };
+        agree(
+            &operands,
+            |x| {
+                let (hidden, cell) = lstm_step(&x[0], Some((&x[1], &x[2])), &weights(x))?;
+                Ok(vec![hidden, cell])
+            },
+            |x| {
+                let state = Some((&x[1], &x[2]));
+                let scan =
+                    plain::lstm(&x[0].unsqueeze(1)?, state, &weights(x), None, Steps::default())?;
+                Ok(vec![scan.hidden, scan.cell])
+            },
+        );
+        let zeros = operands[1].zeros_like().unwrap();
+        let (first, _) = lstm_step(&operands[0], None, &weights(&operands)).unwrap();
+        let (same, _) =
+            lstm_step(&operands[0], Some((&zeros, &zeros)), &weights(&operands)).unwrap();
+        assert_close("first", &first, &same, 0., 0.);
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use mnemic_kernels::recurrent::lstm;
+use mnemic_kernels::recurrent::{lstm, lstm_step};
 
 use super::stack::Stack;
 use super::{RecurrentConfig, RecurrentInit};
@@ -95,8 +95,14 @@ impl Lstm {
         state: Option<(&Tensor, &Tensor)>,
         ctx: &Context,
     ) -> Result<RecurrentLstm> {
-        let out = self.forward(&self.stack.one_step(xs)?, state, None, ctx)?;
-        Ok(RecurrentLstm { output: out.output.squeeze(1)?, ..out })
+        let (xs, state) = (self.stack.one_step(xs)?, state.map(|(h, c)| [h, c]));
+        let (output, [hidden, cell]) =
+            self.stack.run(&xs, state, None, ctx, |xs, state, weights, _| {
+                let state = state.map(|[h, c]| (h, c));
+                let (hidden, cell) = lstm_step(&xs.squeeze(1)?, state, weights)?;
+                Ok((hidden.unsqueeze(1)?, [hidden, cell]))
+            })?;
+        Ok(RecurrentLstm { output: output.squeeze(1)?, hidden, cell })
     }
 
     /// The sizes.

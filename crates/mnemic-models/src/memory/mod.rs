@@ -6,4 +6,5 @@ pub mod dmn_plus;
 pub mod entnet;
 pub mod memn2n;
 pub mod memnn;
+pub mod neural_stack;
 pub mod ntm;

@@ -1,10 +1,10 @@
 //! An LSTM that answers at every step: what machines with a memory are measured against (Graves et al. 2014, arXiv 1410.5401, section 4).
 //!
-//! Parameters: `lstm` (an [`Lstm`] stack) and `output`, linear in the last layer's hidden state. Differences from the paper: forget gates
-//! start open (bias 1).
+//! Parameters: `lstm` (an [`Lstm`] stack) and `output`, linear in the last layer's hidden state; `embedding` (no bias) where the inputs are embedded
+//! first, as for symbols (Grefenstette et al. 2015, arXiv 1506.02516). Differences from the papers: forget gates start open (bias 1).
 
 use candle_core::{Module, Result, Tensor, bail};
-use candle_nn::VarBuilder;
+use candle_nn::{Init, VarBuilder};
 use mnemic_layers::{
     Context, Linear, Lstm, RecurrentConfig, RecurrentInit, init, linear, stack, unbind,
 };
@@ -24,12 +24,15 @@ pub struct Config {
     pub hidden_size: usize,
     /// Layers.
     pub num_layers: usize,
+    /// Width of the embedded inputs; none where the LSTM reads them as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_size: Option<usize>,
 }
 
 impl Config {
     /// Three layers of 256, the paper's row `copy` (table 3).
     pub fn lstm(input_size: usize, output_size: usize) -> Self {
-        Self { input_size, output_size, hidden_size: 256, num_layers: 3 }
+        Self { input_size, output_size, hidden_size: 256, num_layers: 3, embedding_size: None }
     }
 
     /// Checks the values.
@@ -42,6 +45,7 @@ impl Config {
             ("output_size", self.output_size),
             ("hidden_size", self.hidden_size),
             ("num_layers", self.num_layers),
+            ("embedding_size", self.embedding_size.unwrap_or(1)),
         ] {
             if size == 0 {
                 bail!("lstm transducer config: {name} must be positive");
@@ -68,6 +72,7 @@ impl Config {
 #[derive(Debug, Clone)]
 pub struct LstmTransducer {
     config: Config,
+    embedding: Option<Linear>,
     lstm: Lstm,
     output: Linear,
 }
@@ -79,14 +84,17 @@ impl LstmTransducer {
     /// When the config is not valid, or a parameter exists with another shape or type.
     pub fn new(config: &Config, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        let (h, o) = (config.hidden_size, config.output_size);
+        let (i, h, o) = (config.input_size, config.hidden_size, config.output_size);
         let sizes = RecurrentConfig {
             num_layers: config.num_layers,
-            ..RecurrentConfig::new(config.input_size, h)
+            ..RecurrentConfig::new(config.embedding_size.unwrap_or(i), h)
         };
+        let rows = Init::Randn { mean: 0., stdev: 0.1 };
+        let embed = |to| linear(i, to, false, rows, vb.pp("embedding"));
         let init = RecurrentInit::pytorch().with_gate_bias(1.);
         Ok(Self {
             config: config.clone(),
+            embedding: config.embedding_size.map(embed).transpose()?,
             lstm: Lstm::with_init(sizes, init, vb.pp("lstm"))?,
             output: linear(h, o, true, init::xavier_uniform(h, o), vb.pp("output"))?,
         })
@@ -103,6 +111,8 @@ impl SequenceModel for LstmTransducer {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
+        let embedded = self.embedding.as_ref().map(|map| map.forward(inputs)).transpose()?;
+        let inputs = embedded.as_ref().unwrap_or(inputs);
         let hidden = self.lstm.forward(inputs, None, None, ctx)?.output; // (b, t, h)
         let wanted = wanted_steps(wanted, inputs.dim(1)?)?;
         if wanted.iter().all(|&wanted| wanted) {

@@ -1,5 +1,6 @@
 //! Self-contained HTML pages.
 
+mod heads;
 mod map;
 mod trace;
 
@@ -13,10 +14,10 @@ const STYLE: &str = include_str!("style.css");
 const OPEN_ALL: usize = 6;
 const OPEN_FIRST: usize = 2;
 
-/// Builds an HTML page that needs no network, no script and no font of its own.
+/// Builds an HTML page that needs no network and no font of its own, and no script but for the one of its maps of heads, which is in it.
 ///
 /// Order of the page: heading, facts, training curves, the traces (one collapsible part each, with
-/// a table of contents before them where there are several), heat maps. It follows the reader's
+/// a table of contents before them where there are several), maps of heads, heat maps. It follows the reader's
 /// light or dark mode (`<html data-theme="dark">` forces one), fits a phone and prints in light
 /// colours. All text is escaped.
 ///
@@ -30,8 +31,8 @@ const OPEN_FIRST: usize = 2;
 /// ```
 ///
 /// # Errors
-/// When a trace or heat map is inconsistent, see [`QaTrace::validate`] and
-/// [`HeatMap::validate`](crate::HeatMap::validate).
+/// When a trace or a map is inconsistent, see [`QaTrace::validate`], [`HeatMap::validate`](crate::HeatMap::validate) and
+/// [`HeadMaps::validate`](crate::HeadMaps::validate).
 pub fn page(
     title: &str,
     subtitle: &str,
@@ -60,13 +61,27 @@ pub fn page(
         examples(traces, &mut out);
     }
     for (n, section) in sections.iter().enumerate() {
+        if let Section::HeadMaps(section) = section {
+            section.validate()?;
+            heads::heads(section, n, &mut out)?;
+        }
+    }
+    for (n, section) in sections.iter().enumerate() {
         if let Section::HeatMap(section) = section {
             section.validate()?;
             map::heat_map(section, n, &mut out);
         }
     }
-    out.push_str("</main>\n</body>\n</html>\n");
+    out.push_str("</main>\n");
+    if sections.iter().any(has_heads) {
+        put!(out, "<script>\n{}</script>\n", heads::SCRIPT);
+    }
+    out.push_str("</body>\n</html>\n");
     Ok(out)
+}
+
+fn has_heads(section: &Section) -> bool {
+    matches!(section, Section::HeadMaps(_))
 }
 
 fn head(title: &str, sections: &[Section], out: &mut String) {
@@ -77,6 +92,9 @@ fn head(title: &str, sections: &[Section], out: &mut String) {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{STYLE}",
         escape(title)
     );
+    if sections.iter().any(has_heads) {
+        out.push_str(heads::STYLE);
+    }
     ramp_style(Ramp::Sequential, out);
     let diverging = |s: &Section| matches!(s, Section::HeatMap(m) if map::diverging(m));
     if sections.iter().any(diverging) {

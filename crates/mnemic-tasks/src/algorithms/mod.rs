@@ -4,11 +4,11 @@
 //! name = "ntm-copy"
 //!
 //! [model]
-//! architecture = "ntm"              # or lstm-transducer; any key of the model's config overrides it
+//! architecture = "ntm"              # or lstm-transducer, neural-stack; any key of the model's config overrides it
 //!
 //! [data]
 //! dataset = "algorithms"
-//! task = "copy"                     # repeat-copy, associative-recall, n-grams, priority-sort
+//! task = "copy"                     # any of `Algorithm::named`: repeat-copy, associative-recall, reversal, …
 //! test = [[20], [50]]               # sizes that are tested: here numbers of vectors
 //!
 //! [batches]
@@ -23,15 +23,19 @@
 //! stop_when = { metric = "wrong_bits", below = 0.01, epochs = 3 }
 //! ```
 //!
-//! The loss is the cross-entropy summed over the bits that are scored, in bits for each sequence (A. Graves et al. 2014, arXiv 1410.5401). An "epoch" is a
+//! The loss is the cross-entropy summed over the bits that are scored, or of the symbols, in bits for each sequence (A. Graves et al. 2014, arXiv 1410.5401). An "epoch" is a
 //! number of fresh batches; validation sequences come from a stream of their own, and tests from a third.
 
 mod problem;
 mod recipe;
 mod run;
+mod table;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use problem::{AlgorithmProblem, SequenceScore, evaluate_sequences};
 pub use recipe::{AlgorithmData, AlgorithmRecipe, SequenceBatches, is_algorithm};
 pub use run::{AlgorithmResult, AlgorithmTest, train_algorithm};
+pub use table::{AlgorithmFile, AlgorithmRow, algorithm_page, shown};
+pub use watch::AlgorithmModel;

@@ -5,7 +5,8 @@ use std::f64::consts::LN_2;
 use candle_core::{DType, Device, Tensor};
 use mnemic_data::algorithms::{Algorithm, SequenceBatch};
 use mnemic_models::{
-    AnySequenceModel, Context, ParamStore, Reduction, SequenceModel, bce_with_logits, scale,
+    AnySequenceModel, Context, CrossEntropy, ParamStore, Reduction, SequenceModel, bce_with_logits,
+    cross_entropy, scale,
 };
 use mnemic_train::{LossOutput, Problem, Validation};
 
@@ -20,10 +21,12 @@ pub struct SequenceScore {
     pub sequences: usize,
     /// The summed cross-entropy in bits.
     pub bits: f64,
-    /// Wrong bits.
+    /// Wrong bits; wrong symbols where a step gives one.
     pub wrong_bits: usize,
-    /// Sequences with a wrong bit.
+    /// Sequences in which anything is wrong.
     pub wrong_sequences: usize,
+    /// The share of a sequence's scored steps before its first error, summed over the sequences.
+    pub right_before_error: f64,
 }
 
 impl SequenceScore {
@@ -37,17 +40,32 @@ impl SequenceScore {
         self.wrong_bits as f64 / self.sequences.max(1) as f64
     }
 
+    /// The mean share of a sequence before its first error: 1 where nothing is wrong.
+    pub fn fine(&self) -> f64 {
+        self.right_before_error / self.sequences.max(1) as f64
+    }
+
+    /// Adds a sequence, of whose steps so many are wrong in so many places.
+    fn count(&mut self, wrong: &[usize]) {
+        let first = wrong.iter().position(|&n| n > 0);
+        self.sequences += 1;
+        self.wrong_bits += wrong.iter().sum::<usize>();
+        self.wrong_sequences += usize::from(first.is_some());
+        self.right_before_error += first.unwrap_or(wrong.len()) as f64 / wrong.len().max(1) as f64;
+    }
+
     fn add(&mut self, other: Self) {
         self.sequences += other.sequences;
         self.bits += other.bits;
         self.wrong_bits += other.wrong_bits;
         self.wrong_sequences += other.wrong_sequences;
+        self.right_before_error += other.right_before_error;
     }
 }
 
 /// The streams of random numbers that batches come from.
 #[derive(Debug, Clone, Copy)]
-enum Stream {
+pub(super) enum Stream {
     Training,
     Validation,
     Test,
@@ -55,7 +73,7 @@ enum Stream {
 
 impl Stream {
     /// The number of a batch in the generator's stream of a seed.
-    fn number(self, i: usize) -> u64 {
+    pub(super) fn number(self, i: usize) -> u64 {
         (self as u64) << 48 | i as u64
     }
 }
@@ -64,8 +82,17 @@ impl Stream {
 #[derive(Debug)]
 pub struct Sequences {
     inputs: Tensor,
-    targets: Tensor,
+    targets: Targets,
     scored: Vec<bool>,
+}
+
+/// What is to be said at the scored steps.
+#[derive(Debug)]
+enum Targets {
+    /// `(b, steps, o)`: zeros and ones.
+    Bits(Tensor),
+    /// A symbol of each sequence and step, `b` times the steps.
+    Symbols(Vec<i64>),
 }
 
 impl Sequences {
@@ -73,33 +100,59 @@ impl Sequences {
         let SequenceBatch { batch_size: b, steps: t, input_size: i, output_size: o, .. } = batch;
         let count = batch.scored.iter().filter(|&&scored| scored).count();
         let rows = batch.targets.chunks_exact(o).zip(batch.scored.iter().cycle());
-        let targets: Vec<f32> =
-            rows.filter(|(_, scored)| **scored).flat_map(|(row, _)| row).copied().collect();
-        Ok(Self {
-            inputs: Tensor::from_vec(batch.inputs, (b, t, i), device)?,
-            targets: Tensor::from_vec(targets, (b, count, o), device)?,
-            scored: batch.scored,
-        })
+        let rows = rows.filter(|(_, scored)| **scored).map(|(row, _)| row);
+        let targets = match batch.symbols {
+            true => {
+                let symbol = |row: &[f32]| row.iter().position(|&x| x > 0.5).unwrap_or(0) as i64;
+                Targets::Symbols(rows.map(symbol).collect())
+            }
+            false => {
+                let targets: Vec<f32> = rows.flatten().copied().collect();
+                Targets::Bits(Tensor::from_vec(targets, (b, count, o), device)?)
+            }
+        };
+        let inputs = Tensor::from_vec(batch.inputs, (b, t, i), device)?;
+        Ok(Self { inputs, targets, scored: batch.scored })
     }
 
     /// The summed cross-entropy, and how much is wrong.
     fn score(&self, model: &AnySequenceModel, ctx: &Context) -> Result<(Tensor, SequenceScore)> {
         let scores = model.forward(&self.inputs, Some(&self.scored), ctx)?;
-        let loss = bce_with_logits(&scores, &self.targets, Reduction::Sum)?;
-        let flat = |t: &Tensor| t.detach().flatten_from(1)?.to_vec2::<f32>();
-        let (scores, targets) = (flat(&scores)?, flat(&self.targets)?);
-        let wrong = scores.iter().zip(&targets).map(|(scores, targets)| {
-            scores.iter().zip(targets).filter(|(s, t)| (**s > 0.) != (**t > 0.5)).count()
-        });
-        let wrong: Vec<usize> = wrong.collect();
-        let bits = loss.detach().to_dtype(DType::F64)?.to_scalar::<f64>()? / LN_2;
-        let score = SequenceScore {
-            sequences: wrong.len(),
-            bits,
-            wrong_bits: wrong.iter().sum(),
-            wrong_sequences: wrong.iter().filter(|&&n| n > 0).count(),
+        let loss = match &self.targets {
+            Targets::Bits(targets) => bce_with_logits(&scores, targets, Reduction::Sum)?,
+            Targets::Symbols(targets) => {
+                let options = CrossEntropy { reduction: Reduction::Sum, ..Default::default() };
+                cross_entropy(&scores.flatten_to(1)?, targets, &options)?
+            }
         };
+        let mut score = SequenceScore {
+            bits: loss.detach().to_dtype(DType::F64)?.to_scalar::<f64>()? / LN_2,
+            ..Default::default()
+        };
+        let wrong = self.wrong(&scores.detach())?;
+        let steps = scores.dim(1)?;
+        wrong.chunks_exact(steps).for_each(|sequence| score.count(sequence));
         Ok((loss, score))
+    }
+
+    /// How much is wrong at each scored step of each sequence: bits, or whether the symbol is another.
+    fn wrong(&self, scores: &Tensor) -> Result<Vec<usize>> {
+        let scores = scores.flatten_to(1)?.to_vec2::<f32>()?;
+        Ok(match &self.targets {
+            Targets::Bits(targets) => {
+                let targets = targets.flatten_to(1)?.to_vec2::<f32>()?;
+                let pairs = scores.iter().zip(&targets);
+                let differ = |(s, t): (&f32, &f32)| (*s > 0.) != (*t > 0.5);
+                pairs.map(|(s, t)| s.iter().zip(t).filter(|&pair| differ(pair)).count()).collect()
+            }
+            Targets::Symbols(targets) => {
+                let best = |row: &Vec<f32>| {
+                    let all = row.iter().enumerate();
+                    all.max_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(i, _)| i as i64)
+                };
+                scores.iter().zip(targets).map(|(row, &t)| usize::from(best(row) != t)).collect()
+            }
+        })
     }
 }
 
@@ -177,6 +230,7 @@ impl Problem for AlgorithmProblem<'_> {
         Ok(LossOutput::new(mean, score.sequences)
             .with("bits", score.bits)
             .with("wrong_bits", score.wrong_bits as f64)
+            .with("fine", score.right_before_error)
             .with("error", score.wrong_sequences as f64))
     }
 
@@ -189,6 +243,7 @@ impl Problem for AlgorithmProblem<'_> {
         Ok(Validation::new(score.cost() * LN_2)
             .with("bits", score.cost())
             .with("wrong_bits", score.wrong())
+            .with("fine", score.fine())
             .with("error", wrong))
     }
 

@@ -8,7 +8,7 @@ use mnemic_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::recipe::file::{apply_override, dataset, text};
+use crate::recipe::file::{apply_override, dataset, tables_of_tasks, text};
 use crate::run_folder::RunRecipe;
 use crate::{Error, Result};
 
@@ -64,22 +64,50 @@ impl Default for SequenceBatches {
 }
 
 impl AlgorithmRecipe {
-    /// Reads a recipe and applies overrides of the form `a.b=value` (a TOML value, or a bare string).
+    /// Reads the recipe of a file, or of one of its tasks, and applies overrides of the form `a.b=value` (a TOML value, or a bare string).
+    ///
+    /// # Errors
+    /// When the file cannot be read, a key is unknown or a value makes no sense, or the file holds several recipes and `task` names none of
+    /// them; the message names the file and the key.
+    pub fn read(path: &Path, task: Option<&str>, overrides: &[String]) -> Result<Self> {
+        let mut all = Self::read_all(path, overrides)?;
+        let tasks: Vec<String> = all.iter().map(|recipe| recipe.data.task.clone()).collect();
+        if let Some(task) = task {
+            all.retain(|recipe| recipe.data.task == task);
+        }
+        match (all.pop(), all.is_empty()) {
+            (Some(recipe), true) => Ok(recipe),
+            _ => {
+                let reason = format!("expected one of its tasks: {}", tasks.join(", "));
+                Err(Error::recipe(path.display().to_string(), reason))
+            }
+        }
+    }
+
+    /// All recipes of a file: one, or with `each_task = true` one for each of `data.tasks`, with the changes of `[task.NAME]`.
     ///
     /// # Errors
     /// When the file cannot be read, a key is unknown or a value makes no sense; the message names the file and the key.
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+    pub fn read_all(path: &Path, overrides: &[String]) -> Result<Vec<Self>> {
         let place = path.display().to_string();
         let text = text(path)?;
-        if overrides.is_empty() {
-            return Self::parse(&text, &place);
-        }
         let bad = |e: toml::de::Error| Error::recipe(&place, e.to_string());
-        let mut table: Table = toml::from_str(&text).map_err(bad)?;
-        overrides.iter().try_for_each(|o| apply_override(&mut table, o))?;
-        let recipe: Self = Value::Table(table).try_into().map_err(bad)?;
-        recipe.validate().map_err(|reason| Error::recipe(&place, reason))?;
-        Ok(recipe)
+        let table: Table = toml::from_str(&text).map_err(bad)?;
+        if overrides.is_empty() && !table.contains_key("each_task") {
+            // Straight from the text, so that errors show line and column.
+            return Ok(vec![Self::parse(&text, &place)?]);
+        }
+        let tables = match table.contains_key("each_task") {
+            true => tables_of_tasks(table, &place, choose)?,
+            false => vec![(String::new(), table)],
+        };
+        let finish = |(_, mut table): (String, Table)| {
+            overrides.iter().try_for_each(|o| apply_override(&mut table, o))?;
+            let recipe: Self = Value::Table(table).try_into().map_err(bad)?;
+            recipe.validate().map_err(|reason| Error::recipe(&place, reason))?;
+            Ok(recipe)
+        };
+        tables.into_iter().map(finish).collect()
     }
 
     /// The task with the sizes of training.
@@ -148,6 +176,17 @@ impl RunRecipe for AlgorithmRecipe {
     fn continues(&self, other: &Self) -> bool {
         (&self.name, &self.model, &self.data.task, &self.batches)
             == (&other.name, &other.model, &other.data.task, &other.batches)
+    }
+}
+
+/// Makes the recipe of all tasks that of one.
+fn choose(table: &mut Table, task: &Value) {
+    let name = table.get("name").and_then(Value::as_str).unwrap_or_default();
+    let task_name = task.as_str().unwrap_or_default();
+    table.insert("name".into(), format!("{name}-{task_name}").into());
+    if let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) {
+        data.remove("tasks");
+        data.insert("task".into(), task.clone());
     }
 }
 

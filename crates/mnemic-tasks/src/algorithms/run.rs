@@ -23,10 +23,12 @@ pub struct AlgorithmTest {
     pub sequences: usize,
     /// Cross-entropy in bits for each sequence.
     pub bits: f64,
-    /// Wrong bits for each sequence.
+    /// Wrong bits (or symbols) for each sequence.
     pub wrong_bits: f64,
-    /// Sequences with a wrong bit, in percent.
+    /// Sequences in which anything is wrong, in percent.
     pub error_percent: f64,
+    /// The mean share of a sequence before its first error, in percent ("fine" accuracy, Grefenstette et al. 2015).
+    pub fine_percent: f64,
 }
 
 /// What a run has come to; `result.json` in the run's folder.
@@ -115,6 +117,7 @@ fn tests(
             bits: score.cost(),
             wrong_bits: score.wrong(),
             error_percent: 100. * score.wrong_sequences as f64 / score.sequences.max(1) as f64,
+            fine_percent: 100. * score.fine(),
             sizes,
         })
     };

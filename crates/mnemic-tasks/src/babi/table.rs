@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use mnemic_data::babi::Task;
 
 use super::{ResultRow, read_csv};
+use crate::Result;
+use crate::files::recipes_below;
 use crate::recipe::file::dataset;
 use crate::recipe::{Recipe, ResultTable, Source};
-use crate::{Error, Result};
 
 /// A task with more wrong answers than this, in percent, counts as failed (Weston et al. 2015).
 pub const FAILED_ABOVE: f64 = 5.;
@@ -29,22 +30,8 @@ impl RecipeFile {
     /// # Errors
     /// When a folder or file cannot be read or holds something else.
     pub fn below(folder: &Path) -> Result<Vec<Self>> {
-        let mut folders = vec![folder.to_path_buf()];
-        let mut paths = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-                let path = entry.map_err(Error::io(&folder))?.path();
-                let other = ["index.toml", "recipe.toml"].iter().any(|name| path.ends_with(name));
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|e| e == "toml") && !other {
-                    paths.push(path);
-                }
-            }
-        }
-        paths.sort();
         let mut files = Vec::new();
-        for path in paths {
+        for path in recipes_below(folder)? {
             // Another kind of recipe is none of ours; one without a data set is read, to say what it lacks.
             if dataset(&path)?.is_none_or(|name| name == "babi") {
                 files.push(Self { recipes: Recipe::read_all(&path, &[])?, path });

@@ -101,38 +101,52 @@ pub(crate) fn text(path: &Path) -> Result<String> {
 }
 
 /// A recipe for each task of the table.
-fn each_task(mut table: Table, place: &str, overrides: &[String]) -> Result<Vec<Recipe>> {
+fn each_task(table: Table, place: &str, overrides: &[String]) -> Result<Vec<Recipe>> {
+    let choose = |one: &mut Table, task: &Value| {
+        let number = task.to_string();
+        let name = one.get("name").and_then(Value::as_str).unwrap_or_default();
+        one.insert("name".into(), format!("{name}-task{number}").into());
+        one["data"]["tasks"] = Value::Array(vec![task.clone()]);
+        keep_figure(one, &number);
+    };
+    let finish = |(task, table)| finish(table, &format!("{place}, task {task}"), overrides);
+    tables_of_tasks(table, place, choose)?.into_iter().map(finish).collect()
+}
+
+/// A table for each of `data.tasks`, with its name: `choose` puts the task in place, and `[task.NAME]` the changes for it.
+pub(crate) fn tables_of_tasks(
+    mut table: Table,
+    place: &str,
+    choose: impl Fn(&mut Table, &Value),
+) -> Result<Vec<(String, Table)>> {
     let bad = |reason: &str| Error::recipe(place, reason);
     if table.remove("each_task") != Some(Value::Boolean(true)) {
-        return Err(bad("each_task: expected true, beside [task.N]"));
+        return Err(bad("each_task: expected true, beside [task.NAME]"));
     }
     let mut changes = match table.remove("task") {
         None => Table::new(),
         Some(Value::Table(changes)) => changes,
-        Some(other) => return Err(bad(&format!("task: expected [task.N], got {other}"))),
+        Some(other) => return Err(bad(&format!("task: expected [task.NAME], got {other}"))),
     };
     let tasks = table.get("data").and_then(|d| d.get("tasks")).and_then(Value::as_array);
-    let tasks = tasks.ok_or_else(|| bad("data.tasks: expected a list of task numbers"))?.clone();
-    let name = table.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
-    let mut recipes = Vec::new();
+    let tasks = tasks.ok_or_else(|| bad("data.tasks: expected a list of tasks"))?.clone();
+    let mut tables = Vec::new();
     for task in tasks {
         let mut one = table.clone();
-        let number = task.to_string();
-        one.insert("name".into(), format!("{name}-task{number}").into());
-        one["data"]["tasks"] = Value::Array(vec![task]);
-        keep_figure(&mut one, &number);
-        match changes.remove(&number) {
+        let name = task.as_str().map_or_else(|| task.to_string(), str::to_string);
+        choose(&mut one, &task);
+        match changes.remove(&name) {
             None => {}
             Some(Value::Table(changes)) => merge(&mut one, changes),
             Some(other) => {
-                return Err(bad(&format!("task.{number}: expected a table, got {other}")));
+                return Err(bad(&format!("task.{name}: expected a table, got {other}")));
             }
         }
-        recipes.push(finish(one, &format!("{place}, task {number}"), overrides)?);
+        tables.push((name, one));
     }
     match changes.keys().next() {
         Some(key) => Err(bad(&format!("task.{key}: {key} is not one of data.tasks"))),
-        None => Ok(recipes),
+        None => Ok(tables),
     }
 }
 

@@ -6,6 +6,7 @@
 //! other, so threads share out the batch; a row's arithmetic is the same however it is shared out.
 
 mod cells;
+mod one;
 mod plan;
 mod scan;
 mod steps;
@@ -21,6 +22,15 @@ use scan::ScanOp;
 /// Whether the fused path can take these operands.
 pub(super) fn takes(xs: &Tensor) -> bool {
     fused::takes(&[xs]) && xs.elem_count() > 0
+}
+
+/// Hidden and cell state after a step, from its products and the cell state before.
+pub(super) fn lstm_step(products: [&Tensor; 2], cell: &Tensor) -> Result<(Tensor, Tensor)> {
+    let operands = [products[0], products[1], cell];
+    match <[Tensor; 2]>::try_from(fused::apply(one::LstmStepOp, &operands)?) {
+        Ok([hidden, cell]) => Ok((hidden, cell)),
+        Err(results) => bail!("lstm_step: internal error: {} results", results.len()),
+    }
 }
 
 /// What the steps read.

@@ -1,9 +1,12 @@
-//! Models that write, of the architecture that `config.json` names.
+//! Models of one kind, of the architecture that `config.json` names.
 //!
 //! The architecture is the one whose name stands in `architectures`, else the one of the `model_type`, else, where a converted file has
 //! neither, the one whose keys are there. Each enum loads as the model in it would, and writes as it does.
 
 mod causal;
+#[cfg(test)]
+mod encoder_tests;
+mod encoders;
 mod seq2seq;
 #[cfg(test)]
 mod tests;
@@ -11,6 +14,10 @@ mod tests;
 use serde_json::{Map, Value};
 
 pub use causal::{AutoCausalLm, AutoCausalLmConfig, AutoCausalLmState};
+pub use encoders::{
+    AutoEncoder, AutoEncoderConfig, AutoMaskedLm, AutoMaskedLmConfig, AutoSequenceClassifier,
+    AutoSequenceClassifierConfig, AutoTokenClassifier, AutoTokenClassifierConfig, EncoderStates,
+};
 pub use seq2seq::{AutoSeq2SeqLm, AutoSeq2SeqLmConfig, AutoSeq2SeqLmState, OwnVocabulary};
 
 use crate::any::MODEL_TYPE;
@@ -46,6 +53,15 @@ fn choose(kind: &str, known: &[Known], keys: &Map<String, Value>) -> Result<usiz
     found.ok_or_else(|| unknown(kind, known, keys))
 }
 
+/// [`choose`] of a base model, which is in the checkpoint of any class of its type.
+fn choose_base(kind: &str, known: &[Known], keys: &Map<String, Value>) -> Result<usize> {
+    let model_type = keys.get(MODEL_TYPE).and_then(Value::as_str);
+    match model_type.and_then(|name| known.iter().position(|k| k.types.contains(&name))) {
+        Some(found) => Ok(found),
+        None => choose(kind, known, keys),
+    }
+}
+
 fn unknown(kind: &str, known: &[Known], keys: &Map<String, Value>) -> Error {
     let list = |part: fn(&Known) -> &'static [&'static str]| {
         known.iter().flat_map(part).copied().collect::<Vec<_>>().join(", ")
@@ -63,11 +79,11 @@ fn unknown(kind: &str, known: &[Known], keys: &Map<String, Value>) -> Error {
     Error::config("config.json", reason)
 }
 
-/// An enum of models of one kind with its config and its state.
-macro_rules! auto {
+/// An enum of models of one kind with its config.
+macro_rules! kind {
     (
         $(#[$doc:meta])*
-        $auto:ident, $config:ident, $state:ident, $kind:literal, encodes: $encodes:literal;
+        $auto:ident, $config:ident, $kind:literal, $choose:path;
         $($(#[$variant_doc:meta])* $variant:ident($model:ty): [$($class:literal),+], [$($name:literal),+], [$($key:literal),*];)+
     ) => {
         $(#[$doc])*
@@ -80,12 +96,6 @@ macro_rules! auto {
         #[derive(Debug, Clone, PartialEq)]
         pub enum $config {
             $($(#[$variant_doc])* $variant(Box<<$model as $crate::PretrainedModel>::Config>),)+
-        }
-
-        #[doc = concat!("What an [`", stringify!($auto), "`] has read.")]
-        #[derive(Debug, Clone)]
-        pub enum $state {
-            $($(#[$variant_doc])* $variant(Box<<$model as $crate::Autoregressive>::State>),)+
         }
 
         impl $auto {
@@ -106,7 +116,7 @@ macro_rules! auto {
                 const KNOWN: &[super::Known] = &[
                     $(super::Known { classes: &[$($class),+], types: &[$($name),+], keys: &[$($key),*] },)+
                 ];
-                let chosen = super::choose($kind, KNOWN, &keys)?;
+                let chosen = $choose($kind, KNOWN, &keys)?;
                 let mut place = 0;
                 $(
                     if chosen == place {
@@ -163,6 +173,27 @@ macro_rules! auto {
                     $($config::$variant(c) => <$model as $crate::PretrainedModel>::stored(c, name),)+
                 }
             }
+        }
+    };
+}
+
+/// A [`kind`] of models that write, with its state.
+macro_rules! auto {
+    (
+        $(#[$doc:meta])*
+        $auto:ident, $config:ident, $state:ident, $kind:literal, encodes: $encodes:literal;
+        $($(#[$variant_doc:meta])* $variant:ident($model:ty): [$($class:literal),+], [$($name:literal),+], [$($key:literal),*];)+
+    ) => {
+        super::kind! {
+            $(#[$doc])*
+            $auto, $config, $kind, super::choose;
+            $($(#[$variant_doc])* $variant($model): [$($class),+], [$($name),+], [$($key),*];)+
+        }
+
+        #[doc = concat!("What an [`", stringify!($auto), "`] has read.")]
+        #[derive(Debug, Clone)]
+        pub enum $state {
+            $($(#[$variant_doc])* $variant(Box<<$model as $crate::Autoregressive>::State>),)+
         }
 
         impl $crate::Autoregressive for $auto {
@@ -222,4 +253,4 @@ macro_rules! auto {
     };
 }
 
-use auto;
+use {auto, kind};

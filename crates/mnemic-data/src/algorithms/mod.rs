@@ -1,10 +1,18 @@
-//! The five algorithmic tasks of the Neural Turing Machine: A. Graves, G. Wayne, I. Danihelka, arXiv 1410.5401 (2014), section 4.
+//! Algorithmic tasks: the five of the Neural Turing Machine (A. Graves, G. Wayne, I. Danihelka, arXiv 1410.5401, 2014, section 4), and the
+//! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]).
 //!
 //! Sequences of vectors, generated without end. Outputs are scored at some steps only. All sequences of a batch have one length, drawn for
 //! the batch, so that no step is padding.
 
+mod grammar;
+#[cfg(test)]
+mod tests;
+mod transduction;
+
 use crate::error::{Error, Result};
 use crate::sampling::Draws;
+
+pub use transduction::Transduction;
 
 /// A task with its sizes. The constructors give the paper's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +59,13 @@ pub enum Algorithm {
         /// Vectors to be given back.
         outputs: usize,
     },
+    /// A source of symbols is read, then a target written.
+    Transduction {
+        /// What becomes of the source.
+        task: Transduction,
+        /// The least and the most symbols of the source.
+        length: (usize, usize),
+    },
 }
 
 /// Vectors of an item in associative recall.
@@ -75,6 +90,8 @@ pub struct SequenceBatch {
     pub output_size: usize,
     /// The steps whose outputs are scored, the same for all sequences.
     pub scored: Vec<bool>,
+    /// Whether a target is one of `output_size` symbols (a single one), rather than bits.
+    pub symbols: bool,
 }
 
 impl SequenceBatch {
@@ -87,6 +104,7 @@ impl SequenceBatch {
             targets: vec![0.; batch_size * steps * output_size],
             output_size,
             scored: vec![false; steps],
+            symbols: false,
         }
     }
 
@@ -142,19 +160,15 @@ impl Algorithm {
             "associative-recall" => Self::associative_recall(),
             "n-grams" => Self::n_grams(),
             "priority-sort" => Self::priority_sort(),
-            other => {
-                return Err(Error::UnknownName {
-                    kind: "task",
-                    given: other.into(),
-                    expected: "copy, repeat-copy, associative-recall, n-grams or priority-sort"
-                        .into(),
-                });
-            }
+            other => match Transduction::ALL.iter().find(|(name, _)| *name == other) {
+                Some(&(_, task)) => Self::Transduction { task, length: (8, 64) },
+                None => return Err(unknown(other)),
+            },
         })
     }
 
     /// The same task at given sizes only: vectors (copy), vectors and repetitions (repeat copy), items (recall), bits (n-grams), vectors
-    /// given and given back (sort).
+    /// given and given back (sort), symbols or the least and the most symbols (transductions).
     ///
     /// # Errors
     /// When there are more or fewer sizes than that, or they make no sense.
@@ -170,6 +184,10 @@ impl Algorithm {
             (Self::NGrams { .. }, &[length]) => Self::NGrams { length },
             (Self::PrioritySort { bits, .. }, &[inputs, outputs]) => {
                 Self::PrioritySort { bits, inputs, outputs }
+            }
+            (Self::Transduction { task, .. }, &[n]) => Self::Transduction { task, length: (n, n) },
+            (Self::Transduction { task, .. }, &[least, most]) => {
+                Self::Transduction { task, length: (least, most) }
             }
             _ => {
                 let reason = format!("{sizes:?}: not as many as {self:?} has");
@@ -188,6 +206,7 @@ impl Algorithm {
             Self::AssociativeRecall { bits, .. } => (bits + 2, bits),
             Self::NGrams { .. } => (1, 1),
             Self::PrioritySort { bits, .. } => (bits + 2, bits),
+            Self::Transduction { task, .. } => task.sizes(),
         }
     }
 
@@ -203,6 +222,7 @@ impl Algorithm {
             Self::PrioritySort { bits, inputs, outputs } => {
                 bits > 0 && outputs > 0 && outputs <= inputs
             }
+            Self::Transduction { task, length } => task.fits(length),
         };
         match fits {
             true => Ok(()),
@@ -242,6 +262,7 @@ impl Algorithm {
             Self::PrioritySort { inputs, outputs, .. } => {
                 self.sort_batch(batch_size, (inputs, outputs), draws)
             }
+            Self::Transduction { task, length } => task.batch(batch_size, length, &mut draws),
         })
     }
 
@@ -370,6 +391,13 @@ impl Algorithm {
     }
 }
 
+fn unknown(name: &str) -> Error {
+    let own = ["copy", "repeat-copy", "associative-recall", "n-grams", "priority-sort"];
+    let all = own.into_iter().chain(Transduction::ALL.iter().map(|(name, _)| *name));
+    let expected = all.collect::<Vec<_>>().join(", ");
+    Error::UnknownName { kind: "task", given: name.into(), expected }
+}
+
 fn within(draws: &mut Draws, (least, most): (usize, usize)) -> usize {
     least + draws.below(most - least + 1)
 }
@@ -399,138 +427,4 @@ pub fn n_gram_bound(bits: &[f32]) -> Result<f64> {
         context = (context << 1 | bit) & ((1 << CONTEXT) - 1);
     }
     Ok(cost)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(batch: &SequenceBatch, row: usize, step: usize) -> (&[f32], &[f32]) {
-        let at = row * batch.steps + step;
-        let (i, o) = (batch.input_size, batch.output_size);
-        (&batch.inputs[at * i..][..i], &batch.targets[at * o..][..o])
-    }
-
-    fn scored(batch: &SequenceBatch) -> Vec<usize> {
-        (0..batch.steps).filter(|&t| batch.scored[t]).collect()
-    }
-
-    #[test]
-    fn one_seed_gives_one_batch_and_others_differ() {
-        for task in [
-            Algorithm::copy(),
-            Algorithm::repeat_copy(),
-            Algorithm::associative_recall(),
-            Algorithm::n_grams(),
-            Algorithm::priority_sort(),
-        ] {
-            let batch = |seed, number| task.batch(3, seed, number).unwrap();
-            assert_eq!(batch(1, 4), batch(1, 4));
-            assert_ne!(batch(1, 4), batch(1, 5));
-            assert_ne!(batch(1, 4), batch(2, 4));
-            assert_eq!((batch(1, 4).input_size, batch(1, 4).output_size), task.sizes());
-        }
-    }
-
-    #[test]
-    fn lengths_cover_their_range() {
-        let lengths: std::collections::BTreeSet<usize> =
-            (0..400).map(|i| (Algorithm::copy().batch(1, 1, i).unwrap().steps - 1) / 2).collect();
-        assert_eq!(lengths, (1..=20).collect());
-    }
-
-    #[test]
-    fn copies_follow_the_number_of_times() {
-        let task =
-            Algorithm::RepeatCopy { bits: 3, length: (2, 2), repeats: (3, 3), shown: (1, 10) };
-        let batch = task.batch(2, 1, 0).unwrap();
-        assert_eq!((batch.steps, scored(&batch)), (10, (3..10).collect()));
-        for row in 0..2 {
-            for time in 0..3 {
-                for i in 0..2 {
-                    let target = step(&batch, row, 3 + 2 * time + i).1;
-                    assert_eq!(target[..3], step(&batch, row, i).0[..3]);
-                    assert_eq!(target[3], 0.);
-                }
-            }
-            assert_eq!(step(&batch, row, 9).1, [0., 0., 0., 1.]);
-        }
-        let number = |times: usize| {
-            let batch = Algorithm::repeat_copy().at(&[1, times]).unwrap().batch(1, 1, 0).unwrap();
-            step(&batch, 0, 1).0[8]
-        };
-        assert!((number(1) + 1.5667).abs() < 1e-3 && (number(10) - 1.5667).abs() < 1e-3);
-    }
-
-    #[test]
-    fn recall_asks_for_the_item_after_the_query() {
-        for number in 0..20 {
-            let batch = Algorithm::associative_recall().batch(4, 3, number).unwrap();
-            let items = (batch.steps - 8) / 4;
-            assert!((2..=6).contains(&items));
-            assert_eq!(scored(&batch), (batch.steps - 3..batch.steps).collect::<Vec<_>>());
-            for row in 0..4 {
-                let item = |at: usize| -> Vec<f32> {
-                    (0..3).flat_map(|i| step(&batch, row, at + 1 + i).0[..6].to_vec()).collect()
-                };
-                let all: Vec<Vec<f32>> = (0..items).map(|i| item(4 * i)).collect();
-                let query = item(4 * items);
-                let asked = all[..items - 1].iter().position(|i| *i == query).unwrap();
-                let answer: Vec<f32> = (0..3)
-                    .flat_map(|i| step(&batch, row, batch.steps - 3 + i).1.to_vec())
-                    .collect();
-                assert_eq!(answer, all[asked + 1]);
-            }
-        }
-    }
-
-    #[test]
-    fn sorting_gives_the_highest_priorities_first() {
-        let batch = Algorithm::priority_sort().batch(3, 1, 0).unwrap();
-        assert_eq!((batch.steps, scored(&batch).len()), (37, 16));
-        for row in 0..3 {
-            let mut all: Vec<&[f32]> = (0..20).map(|i| step(&batch, row, i).0).collect();
-            all.sort_by(|a, b| b[8].total_cmp(&a[8]));
-            for (i, vector) in all[..16].iter().enumerate() {
-                assert_eq!(step(&batch, row, 21 + i).1, &vector[..8]);
-            }
-        }
-    }
-
-    #[test]
-    fn the_best_predictor_of_n_grams_pays_what_the_distribution_costs() {
-        // The mean over many sequences; about 134 bits for 200 (measured once), far from the 195 of even odds.
-        let mut sum = 0.;
-        for number in 0..200 {
-            let batch = Algorithm::n_grams().batch(1, 1, number).unwrap();
-            let mut bits = batch.inputs.clone();
-            bits.push(batch.targets[batch.steps - 1]);
-            sum += n_gram_bound(&bits).unwrap();
-        }
-        assert!((120. ..150.).contains(&(sum / 200.)), "{}", sum / 200.);
-        assert!(n_gram_bound(&[0., 0.5]).is_err());
-        // Six equal bits: the first with a context costs one bit, the next log2(4/3).
-        assert!((n_gram_bound(&[1.; 6]).unwrap() - 1.).abs() < 1e-12);
-        let second = n_gram_bound(&[1.; 7]).unwrap() - 1.;
-        assert!((second - (4f64 / 3.).log2()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn sizes_out_of_range_are_refused() {
-        for task in [
-            Algorithm::Copy { bits: 0, length: (1, 2) },
-            Algorithm::Copy { bits: 8, length: (3, 2) },
-            Algorithm::AssociativeRecall { bits: 6, items: (1, 6) },
-            Algorithm::NGrams { length: 5 },
-            Algorithm::PrioritySort { bits: 8, inputs: 3, outputs: 4 },
-        ] {
-            assert!(task.batch(1, 1, 0).unwrap_err().to_string().contains("sizes out of range"));
-        }
-        assert!(Algorithm::copy().at(&[1, 2]).is_err() && Algorithm::copy().at(&[0]).is_err());
-        assert_eq!(
-            Algorithm::named("copy").unwrap().at(&[50]).unwrap().batch(1, 1, 0).unwrap().steps,
-            101
-        );
-        assert!(Algorithm::named("sort").unwrap_err().to_string().contains("priority-sort"));
-    }
 }
