@@ -12,35 +12,93 @@ use crate::pretrained::{ARCHITECTURES, PretrainedModel};
 use crate::recurrent::lstm_transducer;
 use crate::sequence::SequenceModel;
 
-/// The config of any of them. As JSON it is the architecture's own keys and `model_type`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "model_type", rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum SequenceConfig {
-    /// Neural Turing Machine.
-    Ntm(ntm::Config),
-    /// LSTM that answers at every step.
-    LstmTransducer(lstm_transducer::Config),
-    /// LSTM with a continuous stack, queue or deque.
-    NeuralStack(neural_stack::Config),
+/// From a list of architectures: name, variant, module and type of the model, and the constructor of the paper's config, which takes
+/// the widths of inputs and outputs.
+macro_rules! sequence_models {
+    ($($(#[$about:meta])* $name:literal $variant:ident: $module:ident::$model:ident, $paper:ident;)*) => {
+        /// The config of any of them. As JSON it is the architecture's own keys and `model_type`.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "model_type")]
+        #[non_exhaustive]
+        pub enum SequenceConfig {
+            $($(#[$about])* #[serde(rename = $name)] $variant($module::Config),)*
+        }
+
+        /// A model of any of these architectures.
+        #[derive(Debug, Clone)]
+        #[non_exhaustive]
+        pub enum AnySequenceModel {
+            $($(#[$about])* $variant(Box<$module::$model>),)*
+        }
+
+        impl SequenceConfig {
+            /// The names of the architectures.
+            pub const ARCHITECTURES: &[&str] = &[$($name),*];
+
+            fn paper(architecture: &str, input_size: usize, output_size: usize) -> Option<Self> {
+                match architecture {
+                    $($name => Some(Self::$variant($module::Config::$paper(input_size, output_size))),)*
+                    _ => None,
+                }
+            }
+
+            /// The name of the architecture.
+            pub fn architecture(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                }
+            }
+
+            fn type_name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => stringify!($model),)*
+                }
+            }
+
+            /// Checks the values.
+            ///
+            /// # Errors
+            /// When one makes no sense, naming it.
+            pub fn validate(&self) -> Result<()> {
+                match self {
+                    $(Self::$variant(config) => config.validate()?,)*
+                }
+                Ok(())
+            }
+
+            /// The model with its parameters from `vb`.
+            ///
+            /// # Errors
+            /// When the config is not valid, or a parameter exists with another shape or type.
+            pub fn build(&self, vb: VarBuilder<'_>) -> Result<AnySequenceModel> {
+                Ok(match self {
+                    $(Self::$variant(config) => {
+                        AnySequenceModel::$variant(Box::new($module::$model::new(config, vb)?))
+                    })*
+                })
+            }
+        }
+
+        impl AnySequenceModel {
+            fn inner(&self) -> &dyn SequenceModel {
+                match self {
+                    $(Self::$variant(model) => model.as_ref(),)*
+                }
+            }
+        }
+    };
 }
 
-/// A model of any of these architectures.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum AnySequenceModel {
+sequence_models! {
     /// Neural Turing Machine.
-    Ntm(Box<ntm::Ntm>),
+    "ntm" Ntm: ntm::Ntm, lstm;
     /// LSTM that answers at every step.
-    LstmTransducer(Box<lstm_transducer::LstmTransducer>),
+    "lstm-transducer" LstmTransducer: lstm_transducer::LstmTransducer, lstm;
     /// LSTM with a continuous stack, queue or deque.
-    NeuralStack(Box<neural_stack::NeuralStackLstm>),
+    "neural-stack" NeuralStack: neural_stack::NeuralStackLstm, stack;
 }
 
 impl SequenceConfig {
-    /// The names of the architectures.
-    pub const ARCHITECTURES: [&'static str; 3] = ["ntm", "lstm-transducer", "neural-stack"];
-
     /// The paper's config of an architecture for these widths of inputs and outputs, with `changes` of single keys.
     ///
     /// ```
@@ -60,18 +118,9 @@ impl SequenceConfig {
         (input_size, output_size): (usize, usize),
         changes: Map<String, Value>,
     ) -> Result<Self> {
-        let base = match architecture {
-            "ntm" => Self::Ntm(ntm::Config::lstm(input_size, output_size)),
-            "lstm-transducer" => {
-                Self::LstmTransducer(lstm_transducer::Config::lstm(input_size, output_size))
-            }
-            "neural-stack" => {
-                Self::NeuralStack(neural_stack::Config::stack(input_size, output_size))
-            }
-            other => {
-                let reason = format!("expected one of {}", Self::ARCHITECTURES.join(", "));
-                return Err(Error::config(format!("architecture `{other}`"), reason));
-            }
+        let Some(base) = Self::paper(architecture, input_size, output_size) else {
+            let reason = format!("expected one of {}", Self::ARCHITECTURES.join(", "));
+            return Err(Error::config(format!("architecture `{architecture}`"), reason));
         };
         let mut keys = base.keys()?;
         keys.extend(changes);
@@ -90,64 +139,6 @@ impl SequenceConfig {
             Ok(Value::Object(keys)) => Ok(keys),
             Ok(_) => Err(Error::config(self.architecture(), "the config is not an object")),
             Err(e) => Err(Error::config(self.architecture(), e.to_string())),
-        }
-    }
-
-    /// The name of the architecture.
-    pub fn architecture(&self) -> &'static str {
-        match self {
-            Self::Ntm(_) => "ntm",
-            Self::LstmTransducer(_) => "lstm-transducer",
-            Self::NeuralStack(_) => "neural-stack",
-        }
-    }
-
-    fn type_name(&self) -> &'static str {
-        match self {
-            Self::Ntm(_) => "Ntm",
-            Self::LstmTransducer(_) => "LstmTransducer",
-            Self::NeuralStack(_) => "NeuralStackLstm",
-        }
-    }
-
-    /// Checks the values.
-    ///
-    /// # Errors
-    /// When one makes no sense, naming it.
-    pub fn validate(&self) -> Result<()> {
-        match self {
-            Self::Ntm(config) => config.validate()?,
-            Self::LstmTransducer(config) => config.validate()?,
-            Self::NeuralStack(config) => config.validate()?,
-        }
-        Ok(())
-    }
-
-    /// The model with its parameters from `vb`.
-    ///
-    /// # Errors
-    /// When the config is not valid, or a parameter exists with another shape or type.
-    pub fn build(&self, vb: VarBuilder<'_>) -> Result<AnySequenceModel> {
-        Ok(match self {
-            Self::Ntm(config) => AnySequenceModel::Ntm(Box::new(ntm::Ntm::new(config, vb)?)),
-            Self::LstmTransducer(config) => {
-                let model = lstm_transducer::LstmTransducer::new(config, vb)?;
-                AnySequenceModel::LstmTransducer(Box::new(model))
-            }
-            Self::NeuralStack(config) => {
-                let model = neural_stack::NeuralStackLstm::new(config, vb)?;
-                AnySequenceModel::NeuralStack(Box::new(model))
-            }
-        })
-    }
-}
-
-impl AnySequenceModel {
-    fn inner(&self) -> &dyn SequenceModel {
-        match self {
-            Self::Ntm(model) => model.as_ref(),
-            Self::LstmTransducer(model) => model.as_ref(),
-            Self::NeuralStack(model) => model.as_ref(),
         }
     }
 }
@@ -201,7 +192,7 @@ mod tests {
 
     #[test]
     fn all_are_saved_and_read_again() {
-        for name in SequenceConfig::ARCHITECTURES {
+        for &name in SequenceConfig::ARCHITECTURES {
             let changes = serde_json::json!({ "hidden_size": 6 });
             let changes = changes.as_object().unwrap().clone();
             let config = SequenceConfig::new(name, (3, 2), changes).unwrap();
