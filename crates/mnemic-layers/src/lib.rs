@@ -3,6 +3,7 @@
 mod attention;
 mod cache;
 mod context;
+mod dnc;
 mod embedding;
 mod episodic;
 mod heads;
@@ -24,6 +25,7 @@ mod transformer;
 pub use attention::dot_attention;
 pub use cache::KvCache;
 pub use context::{Context, Trace, Watched};
+pub use dnc::{DncMemory, DncMemoryConfig, DncState};
 pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
 pub use heads::{AttentionOptions, Heads, split_heads};

@@ -2,9 +2,10 @@
 
 use candle_core::Result;
 
-use super::{COSINE_EPS, SMALLEST, num_controls};
+use super::cosine::{Key, cosine_backward, cosines_of, norm};
+use super::{SMALLEST, num_controls};
 use crate::fused::{Array, Backward, FusedOp, View};
-use crate::lanes::{add_scaled, dot, parts, softmax_row, softmax_row_backward};
+use crate::lanes::{dot, parts, softmax_row, softmax_row_backward};
 use crate::real::{Real, buffer};
 use crate::simd;
 use crate::threads::{for_each, rows_per_task};
@@ -48,8 +49,7 @@ impl Dims {
 
 /// A head's controls in their ranges.
 struct Controls<T> {
-    key: Vec<T>,
-    key_norm: T,
+    key: Key<T>,
     strength: T,
     gate: T,
     shift: Vec<T>,
@@ -60,23 +60,16 @@ impl<T: Real> Controls<T> {
     #[inline(always)]
     fn new(raw: &[T], dims: Dims) -> Self {
         let Dims { w, max_shift, .. } = dims;
-        let key: Vec<T> = raw[..w].iter().map(|k| k.tanh_()).collect();
         let mut shift = raw[w + 2..w + 3 + 2 * max_shift].to_vec();
         softmax_row(&mut shift, None);
         Self {
-            key_norm: norm(&key),
-            key,
+            key: Key::new(raw[..w].iter().map(|k| k.tanh_()).collect()),
             strength: raw[w].softplus_(),
             gate: raw[w + 1].sigmoid_(),
             shift,
             sharpening: T::ONE + raw[w + 3 + 2 * max_shift].softplus_(),
         }
     }
-}
-
-#[inline(always)]
-fn norm<T: Real>(xs: &[T]) -> T {
-    T::of(dot(xs, xs).to_f64().sqrt())
 }
 
 /// The slot that slot `i` takes from at shift number `j`.
@@ -181,10 +174,7 @@ fn head_forward<T: Real>(
     let n = dims.n;
     let (cosines, rest) = steps.split_at_mut(n);
     let (content, moved) = rest.split_at_mut(n);
-    let eps = T::of(COSINE_EPS);
-    for ((cosine, slot), &norm) in cosines.iter_mut().zip(memory.chunks_exact(dims.w)).zip(norms) {
-        *cosine = dot(&controls.key, slot) / (controls.key_norm * norm + eps);
-    }
+    cosines_of(&controls.key, memory, norms, cosines);
     content.iter_mut().zip(&*cosines).for_each(|(o, &c)| *o = controls.strength * c);
     softmax_row(content, None);
     let (gate, kept) = (controls.gate, T::ONE - controls.gate);
@@ -299,46 +289,13 @@ impl<T: Real> BackwardRows<'_, T> {
         let norms = &self.saved.norms[(self.range.0 + row) * n..][..n];
         let d_memory = self.d_memory.as_mut().map(|all| &mut all[row * n * w..][..n * w]);
         let d_key = &mut d_raw[..w];
-        cosine_backward(memory, norms, &controls, cosines, d_scores, d_memory, d_key);
-        for (d, &k) in d_key.iter_mut().zip(&controls.key) {
+        cosine_backward(&controls.key, memory, norms, cosines, d_scores, d_memory, d_key);
+        for (d, &k) in d_key.iter_mut().zip(&controls.key.values) {
             *d *= T::ONE - k * k;
         }
         d_raw[w] = d_strength * raw[w].sigmoid_();
         d_raw[w + 1] = d_gate * controls.gate * (T::ONE - controls.gate);
         d_raw[w + 2..][..d_shift.len()].copy_from_slice(&d_shift);
         d_raw[size - 1] = d_sharpening * raw[size - 1].sigmoid_();
-    }
-}
-
-/// The gradients of the slots, added to `d_memory`, and of the key from those of the cosines `k·M_i / (‖k‖ ‖M_i‖ + ε)`.
-#[inline(always)]
-fn cosine_backward<T: Real>(
-    memory: &[T],
-    norms: &[T],
-    controls: &Controls<T>,
-    cosines: &[T],
-    d_cosines: &[T],
-    mut d_memory: Option<&mut [T]>,
-    d_key: &mut [T],
-) {
-    let w = d_key.len();
-    d_key.fill(T::ZERO);
-    let (key, key_norm, eps) = (&controls.key, controls.key_norm, T::of(COSINE_EPS));
-    let mut d_key_norm = T::ZERO;
-    for (i, slot) in memory.chunks_exact(w).enumerate() {
-        let d_dot = d_cosines[i] / (key_norm * norms[i] + eps);
-        let d_product = -d_dot * cosines[i];
-        d_key_norm += d_product * norms[i];
-        add_scaled(d_key, slot, d_dot);
-        if let Some(d_memory) = &mut d_memory {
-            let d_slot = &mut d_memory[i * w..][..w];
-            add_scaled(d_slot, key, d_dot);
-            if norms[i] > T::ZERO {
-                add_scaled(d_slot, slot, d_product * key_norm / norms[i]);
-            }
-        }
-    }
-    if key_norm > T::ZERO {
-        add_scaled(d_key, key, d_key_norm / key_norm);
     }
 }

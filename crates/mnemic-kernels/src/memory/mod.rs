@@ -5,6 +5,8 @@
 
 mod access;
 mod address;
+mod cosine;
+pub mod dnc;
 pub mod plain;
 pub mod stack;
 #[cfg(test)]

@@ -58,16 +58,16 @@ pub fn write(memory: &Tensor, weights: &Tensor, erase: &Tensor, add: &Tensor) ->
 }
 
 /// `ln(1 + e^x)`, without overflow.
-fn softplus(xs: &Tensor) -> Result<Tensor> {
+pub(super) fn softplus(xs: &Tensor) -> Result<Tensor> {
     xs.relu()? + ((xs.abs()?.neg()?.exp()? + 1.)?).log()?
 }
 
-fn sigmoid(xs: &Tensor) -> Result<Tensor> {
+pub(super) fn sigmoid(xs: &Tensor) -> Result<Tensor> {
     (xs.neg()?.exp()? + 1.)?.recip()
 }
 
 /// The norms of rows, `(…, 1)`; the gradient of a row of zeros is zero.
-fn norm(xs: &Tensor) -> Result<Tensor> {
+pub(super) fn norm(xs: &Tensor) -> Result<Tensor> {
     let squares = xs.sqr()?.sum_keepdim(D::Minus1)?;
     squares.maximum(f64::from(f32::MIN_POSITIVE))?.sqrt()
 }

@@ -3,6 +3,7 @@
 
 pub mod dmn;
 pub mod dmn_plus;
+pub mod dnc;
 pub mod entnet;
 pub mod memn2n;
 pub mod memnn;

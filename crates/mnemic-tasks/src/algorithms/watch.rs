@@ -156,12 +156,15 @@ fn watched(trace: &[Watched]) -> Result<Vec<HeatMap>> {
             trace.iter().filter(|entry| entry.name == name).map(|entry| &entry.value).collect();
         let title = name.replace('_', " ");
         match values.first().map_or(0, |first| first.rank()) {
-            3 if name == "memory" => maps.extend(last(&title, &values)?),
-            3 => maps.extend(heads(&title, &values)?),
+            3 if name == "memory" => maps.extend(last(&title, "number", &values)?),
+            3 if name == "link" => maps.extend(last(&title, "slot written before", &values)?),
+            3 => maps.extend(heads(name, &values)?),
             2 => {
-                let rows = values.iter().map(|v| Ok(v.get(0)?.to_vec1::<f32>()?));
+                let rows = values.iter().map(|v| Ok(squashed(name, &v.get(0)?)?.to_vec1::<f32>()?));
                 let columns = rows.collect::<Result<Vec<_>>>()?;
-                maps.push(over_time(&title, "place", aligned(&columns), Scale::Unit));
+                let mut map = over_time(&title, "place", aligned(&columns), Scale::Unit);
+                name_rows(name, &mut map);
+                maps.push(map);
             }
             _ => {}
         }
@@ -169,14 +172,43 @@ fn watched(trace: &[Watched]) -> Result<Vec<HeatMap>> {
     Ok(maps)
 }
 
+/// What is watched before the function that brings it into its range is shown after it.
+fn squashed(name: &str, values: &Tensor) -> Result<Tensor> {
+    match name {
+        "gates" => sigmoid(values),
+        "read_modes" => Ok(softmax(values)?),
+        _ => Ok(values.clone()),
+    }
+}
+
+/// Gives the rows of a map their own names.
+fn name_rows(name: &str, map: &mut HeatMap) {
+    let names: Vec<String> = match name {
+        "read_modes" => ["backward", "content", "forward"].map(String::from).to_vec(),
+        "gates" => {
+            let heads = map.rows.len().saturating_sub(2);
+            let free = (1..=heads).map(|head| format!("free {head}"));
+            free.chain(["allocation".into(), "write".into()]).collect()
+        }
+        _ => return,
+    };
+    if names.len() == map.rows.len() {
+        map.row_label = if name == "gates" { "gate" } else { "mode" }.to_string();
+        map.rows = names;
+    }
+}
+
 /// Weightings `(1, heads, n)` of every step.
-fn heads(title: &str, values: &[&Tensor]) -> Result<Vec<HeatMap>> {
+fn heads(name: &str, values: &[&Tensor]) -> Result<Vec<HeatMap>> {
+    let title = name.replace('_', " ");
     let count = values.first().map_or(Ok(0), |first| first.dim(1))?;
     let head = |head: usize| -> Result<HeatMap> {
-        let columns = values.iter().map(|v| Ok(v.get(0)?.get(head)?.to_vec1::<f32>()?));
-        let columns = columns.collect::<Result<Vec<_>>>()?;
-        let title = if count > 1 { format!("{title}, head {}", head + 1) } else { title.into() };
-        Ok(over_time(&title, "slot", aligned(&columns), Scale::Unit))
+        let row = |v: &&Tensor| Ok(squashed(name, &v.get(0)?.get(head)?)?.to_vec1::<f32>()?);
+        let columns = values.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let title = if count > 1 { format!("{title}, head {}", head + 1) } else { title.clone() };
+        let mut map = over_time(&title, "slot", aligned(&columns), Scale::Unit);
+        name_rows(name, &mut map);
+        Ok(map)
     };
     (0..count).map(head).collect()
 }
@@ -194,15 +226,15 @@ fn aligned(columns: &[Vec<f32>]) -> Vec<Vec<f32>> {
     (0..most).map(|row| columns.iter().map(|column| place(column, row)).collect()).collect()
 }
 
-/// The memory `(1, n, w)` after the last step.
-fn last(title: &str, values: &[&Tensor]) -> Result<Option<HeatMap>> {
+/// The memory `(1, n, w)` or another matrix of slots after the last step.
+fn last(title: &str, columns: &str, values: &[&Tensor]) -> Result<Option<HeatMap>> {
     let Some(memory) = values.last() else { return Ok(None) };
     let rows = memory.get(0)?.to_vec2::<f32>()?;
     let width = rows.first().map_or(0, Vec::len);
     Ok(Some(HeatMap {
         title: format!("{title} after the last step"),
         row_label: "slot".to_string(),
-        col_label: "number".to_string(),
+        col_label: columns.to_string(),
         rows: (0..rows.len()).map(|i| i.to_string()).collect(),
         cols: (0..width).map(|i| i.to_string()).collect(),
         values: rows.into_iter().flatten().collect(),
