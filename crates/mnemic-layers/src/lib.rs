@@ -20,6 +20,7 @@ mod recurrent;
 mod relative;
 mod rotary;
 mod store;
+mod structured_ntm;
 mod transformer;
 
 pub use attention::dot_attention;
@@ -54,6 +55,9 @@ pub use recurrent::{
 pub use relative::{RelativeBuckets, relative_buckets};
 pub use rotary::{Rotary, RotaryLayout, RotaryTables};
 pub use store::{LoadMismatch, ParamStore};
+pub use structured_ntm::{
+    MemoryStructure, StructuredMemory, StructuredMemoryConfig, StructuredState,
+};
 pub use transformer::{
     Activation, SinusoidLayout, TransformerConfig, TransformerDecoder, TransformerDecoderLayer,
     TransformerEncoder, TransformerEncoderLayer, sinusoidal_positions,

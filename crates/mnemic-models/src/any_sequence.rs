@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::memory::{dnc, neural_stack, ntm};
+use crate::memory::{dnc, neural_stack, ntm, structured_ntm};
 use crate::pretrained::{ARCHITECTURES, PretrainedModel};
 use crate::recurrent::lstm_transducer;
 use crate::sequence::SequenceModel;
@@ -92,6 +92,8 @@ macro_rules! sequence_models {
 sequence_models! {
     /// Neural Turing Machine.
     "ntm" Ntm: ntm::Ntm, lstm;
+    /// Neural Turing Machine with a memory of two layers.
+    "structured-ntm" StructuredNtm: structured_ntm::StructuredNtm, ntm1;
     /// Differentiable Neural Computer.
     "dnc" Dnc: dnc::Dnc, lstm;
     /// LSTM that answers at every step.
@@ -215,7 +217,8 @@ mod tests {
     fn unknown_names_and_keys_are_refused() {
         let error = SequenceConfig::new("nmt", (3, 2), Map::new()).unwrap_err().to_string();
         assert!(
-            error.contains("`nmt`") && error.contains("ntm, dnc, lstm-transducer, neural-stack"),
+            error.contains("`nmt`")
+                && error.contains("ntm, structured-ntm, dnc, lstm-transducer, neural-stack"),
             "{error}"
         );
         let changes = serde_json::json!({ "num_slots": 0 });

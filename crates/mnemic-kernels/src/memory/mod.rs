@@ -5,6 +5,7 @@
 
 mod access;
 mod address;
+mod blend;
 mod cosine;
 pub mod dnc;
 pub mod plain;
@@ -126,6 +127,34 @@ pub fn write(memory: &Tensor, weights: &Tensor, erase: &Tensor, add: &Tensor) ->
     match fits && fused::takes(&inputs) {
         true => fused::apply1(access::WriteOp, &inputs),
         false => plain::write(memory, weights, erase, add),
+    }
+}
+
+/// A mixture of two memories of one shape, `a M + (1 - a) M'`, with a `share` a of one element.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use mnemic_kernels::memory::blend;
+/// let (first, second) = (Tensor::new(&[1f32, 2.], &Device::Cpu)?, Tensor::new(&[3f32, 4.], &Device::Cpu)?);
+/// let share = Tensor::new(&[0.25f32], &Device::Cpu)?;
+/// assert_eq!(blend(&first, &second, &share)?.to_vec1::<f32>()?, [2.5, 3.5]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the shapes do not fit, naming them.
+pub fn blend(first: &Tensor, second: &Tensor, share: &Tensor) -> Result<Tensor> {
+    if first.dims() != second.dims() || share.dims() != [1] {
+        let (first, second) = (first.dims(), second.dims());
+        bail!(
+            "blend: expected two of one shape and a share [1], got {first:?}, {second:?} and {:?}",
+            share.dims()
+        );
+    }
+    let inputs = [first, second, share];
+    match first.elem_count() > 0 && fused::takes(&inputs) {
+        true => fused::apply1(blend::BlendOp, &inputs),
+        false => plain::blend(first, second, share),
     }
 }
 

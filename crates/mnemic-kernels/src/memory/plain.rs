@@ -57,6 +57,11 @@ pub fn write(memory: &Tensor, weights: &Tensor, erase: &Tensor, add: &Tensor) ->
     kept + weights.transpose(1, 2)?.contiguous()?.matmul(&add.contiguous()?)?
 }
 
+/// Plain twin of [`super::blend`].
+pub fn blend(first: &Tensor, second: &Tensor, share: &Tensor) -> Result<Tensor> {
+    first.broadcast_mul(share)? + second.broadcast_mul(&(1. - share)?)?
+}
+
 /// `ln(1 + e^x)`, without overflow.
 pub(super) fn softplus(xs: &Tensor) -> Result<Tensor> {
     xs.relu()? + ((xs.abs()?.neg()?.exp()? + 1.)?).log()?

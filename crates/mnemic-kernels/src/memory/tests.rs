@@ -59,6 +59,24 @@ fn read_and_write_equal_plain() {
 }
 
 #[test]
+fn blend_equals_plain() {
+    let operands = [
+        waves(&[2, 3, 17], 1., 1., DType::F64),
+        waves(&[2, 3, 17], 2., 1., DType::F64),
+        Tensor::new(&[0.3f64], &Device::Cpu).unwrap(),
+    ];
+    agree(
+        &operands,
+        |x| Ok(vec![blend(&x[0], &x[1], &x[2])?]),
+        |x| Ok(vec![plain::blend(&x[0], &x[1], &x[2])?]),
+    );
+    let named = ["first", "second", "share"].into_iter().zip(operands).collect::<Vec<_>>();
+    check_gradients(&named, 1e-6, |x| blend(&x[0], &x[1], &x[2])?.sqr()?.sum_all());
+    let one = Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap();
+    assert!(blend(&one, &one, &one).unwrap_err().to_string().contains("share [1], got [2]"));
+}
+
+#[test]
 fn gradients_agree_with_finite_differences() {
     let [memory, before, controls] = operands(2, 4, 3, 2, 1);
     let named = [("memory", memory.clone()), ("previous", before.clone()), ("controls", controls)];
