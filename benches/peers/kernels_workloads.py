@@ -319,9 +319,67 @@ class Ntm(nn.Module):
         return self.output(torch.stack(features, 1))
 
 
-def ntm(b, vectors=20, bits=8):
+class DncMemory(nn.Module):
+    def __init__(self, h, w, r):
+        super().__init__()
+        self.interface = nn.Linear(h, w * r + 3 * w + 5 * r + 3)
+
+
+class Dnc(nn.Module):
+    """Graves et al. 2016: one write head, links in the order of writing; no step is computed twice for the read heads."""
+
+    def __init__(self, i, o, h=64, n=64, w=16, r=4):
+        super().__init__()
+        self.n, self.w, self.r = n, w, r
+        self.controller = nn.ModuleList([nn.LSTMCell(i + r * w, h)])
+        self.memory = DncMemory(h, w, r)
+        self.output = nn.Linear(h + r * w, o)
+        self.register_buffer("others", 1 - torch.eye(n), persistent=False)
+
+    @staticmethod
+    def content(memory, keys, strengths):
+        norms = keys.norm(dim=2, keepdim=True) * memory.norm(dim=2)[:, None]
+        cosine = torch.bmm(keys, memory.transpose(1, 2)) / (norms + 1e-8)
+        return torch.softmax((1 + F.softplus(strengths))[..., None] * cosine, -1)
+
+    @staticmethod
+    def allocation(usage):
+        used, order = usage.sort(dim=1)
+        before = torch.cat([torch.ones_like(used[:, :1]), used.cumprod(1)[:, :-1]], 1)
+        return torch.zeros_like(usage).scatter(1, order, (1 - used) * before)
+
+    def forward(self, inputs):
+        b, n, w, r = inputs.shape[0], self.n, self.w, self.r
+        zeros = inputs.new_zeros
+        memory, link = zeros(b, n, w), zeros(b, n, n)
+        usage, precedence, written, weights = zeros(b, n), zeros(b, n), zeros(b, n), zeros(b, r, n)
+        read, state, features = zeros(b, r * w), None, []
+        for x in inputs.unbind(1):
+            state = self.controller[0](torch.cat([x, read], 1), state)
+            parts = self.memory.interface(state[0]).split([r * w, w, w, w, r, 1, r + 2, 3 * r], 1)
+            keys, key, erase, add, strengths, strength, gates, modes = parts
+            gates, erase = torch.sigmoid(gates), torch.sigmoid(erase)
+            retention = (1 - gates[:, :r, None] * weights).prod(1)
+            usage = (usage + written - usage * written) * retention
+            content = self.content(memory, key[:, None], strength)[:, 0]
+            allocate = gates[:, r : r + 1]
+            written = gates[:, r + 1 :] * (allocate * self.allocation(usage) + (1 - allocate) * content)
+            memory = memory * (1 - written[..., None] * erase[:, None]) + written[..., None] * add[:, None]
+            kept = 1 - written[..., None] - written[:, None]
+            link = (kept * link + written[..., None] * precedence[:, None]) * self.others
+            precedence = (1 - written.sum(1, keepdim=True)) * precedence + written
+            content = self.content(memory, keys.view(b, r, w), strengths)
+            modes = torch.softmax(modes.view(b, r, 3), -1)
+            forward, backward = torch.bmm(weights, link.transpose(1, 2)), torch.bmm(weights, link)
+            weights = modes[..., :1] * backward + modes[..., 1:2] * content + modes[..., 2:] * forward
+            read = torch.bmm(weights, memory).flatten(1)
+            features.append(torch.cat([state[0], read], 1))
+        return self.output(torch.stack(features, 1))
+
+
+def copy(machine, b, vectors=20, bits=8):
     def make(mode):
-        net = fill(Ntm(bits + 1, bits), step_name)
+        net = fill(machine(bits + 1, bits), step_name)
         copied = ids("bits", (b, vectors, bits), 0, 2).float()
         inputs = torch.zeros(b, 2 * vectors + 1, bits + 1, device=DEVICE)
         inputs[:, :vectors, :bits], inputs[:, vectors, bits] = copied, 1
@@ -524,8 +582,10 @@ WORKLOADS = {
     "memn2n-b32": memn2n(32, 50, 11, 6, 180, 20, 3),
     "dmn-plus-n20": dmn_plus(100, 20, 7, 5, 40, 80, 3),
     "dmn-plus-n64": dmn_plus(100, 64, 7, 5, 40, 80, 3),
-    "ntm-copy-b1": ntm(1),
-    "ntm-copy-b32": ntm(32),
+    "ntm-copy-b1": copy(Ntm, 1),
+    "ntm-copy-b32": copy(Ntm, 32),
+    "dnc-copy-b1": copy(Dnc, 1),
+    "dnc-copy-b16": copy(Dnc, 16),
     "neural-stack-b10-t80": neural_stack(10, 80, 258, 129),
     "cross-entropy-2048x10000": cross_entropy(2048, 10000),
     "cross-entropy-2048x50257": cross_entropy(2048, 50257),

@@ -1,11 +1,12 @@
-//! Training steps of machines that read their own results, so that no step can be computed before the last: the Neural Turing Machine on a
-//! copy of 20 vectors, and the LSTM with a continuous stack on 80 symbols.
+//! Training steps of machines that read their own results, so that no step can be computed before the last: the Neural Turing Machine
+//! and the Differentiable Neural Computer on a copy of 20 vectors, and the LSTM with a continuous stack on 80 symbols.
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use mnemic_layers::losses::{CrossEntropy, Reduction, bce_with_logits, cross_entropy};
 use mnemic_layers::{Context, ParamStore};
 use mnemic_models::SequenceModel;
+use mnemic_models::memory::dnc::{self, Dnc};
 use mnemic_models::memory::neural_stack::{self, NeuralStackLstm};
 use mnemic_models::memory::ntm::{Config, Ntm};
 
@@ -22,6 +23,8 @@ pub(super) fn workloads() -> Vec<Workload> {
     vec![
         Workload::new("ntm-copy-b1", 20., ntm_cost(1), |_| ntm(1)).without_candle(),
         Workload::new("ntm-copy-b32", 20., ntm_cost(32), |_| ntm(32)).without_candle(),
+        Workload::new("dnc-copy-b1", 10., dnc_cost(1), |_| dnc(1)).without_candle(),
+        Workload::new("dnc-copy-b16", 10., dnc_cost(16), |_| dnc(16)).without_candle(),
         Workload::new("neural-stack-b10-t80", 10., stack_cost(), |_| stack()).without_candle(),
     ]
 }
@@ -38,11 +41,39 @@ fn ntm_cost(b: usize) -> Cost {
 }
 
 fn ntm(b: usize) -> Result<Training> {
+    let store = ParamStore::new(0);
+    let (_, bits) = COPIED;
+    let model = Ntm::new(&Config::lstm(bits + 1, bits), store.builder(DType::F32, data::device()))?;
+    copy(model, &store, b)
+}
+
+/// Slots of the DNC.
+const SLOTS: usize = 64;
+
+/// Products of controller, interface, memory and links, forward and backward; memory and links are read and written once a step, each way.
+fn dnc_cost(b: usize) -> Cost {
+    let (vectors, bits) = COPIED;
+    let (h, n, w, r) = (64, SLOTS, 16, 4);
+    let steps = b * (2 * vectors + 1);
+    let weights = 4 * h * (bits + 1 + r * w + h) + h * (w * r + 3 * w + 5 * r + 3);
+    let memory = n * w * (2 * r + 4) + n * n * (2 * r + 3);
+    let flops = 3. * 2. * (steps * (weights + memory)) as f64;
+    Cost { flops, bytes: F32 * (steps * (n * w + n * n) * 4 + 7 * weights) as f64 }
+}
+
+fn dnc(b: usize) -> Result<Training> {
+    let store = ParamStore::new(0);
+    let (_, bits) = COPIED;
+    let config = dnc::Config { num_slots: SLOTS, ..dnc::Config::lstm(bits + 1, bits) };
+    let model = Dnc::new(&config, store.builder(DType::F32, data::device()))?;
+    copy(model, &store, b)
+}
+
+/// Vectors, a delimiter, and the vectors again.
+fn copy(model: impl SequenceModel + 'static, store: &ParamStore, b: usize) -> Result<Training> {
     let (vectors, bits) = COPIED;
     let steps = 2 * vectors + 1;
-    let store = ParamStore::new(0);
-    let model = Ntm::new(&Config::lstm(bits + 1, bits), store.builder(DType::F32, data::device()))?;
-    data::fill(&store)?;
+    data::fill(store)?;
     let copied = data::ids("bits", b * vectors * bits, 0, 2);
     let copied: Vec<f32> = copied.into_iter().map(|bit| bit as f32).collect();
     let mut inputs = vec![0f32; b * steps * (bits + 1)];
@@ -56,8 +87,8 @@ fn ntm(b: usize) -> Result<Training> {
     let inputs = Tensor::from_vec(inputs, (b, steps, bits + 1), data::device())?;
     let wanted: Vec<bool> = (0..steps).map(|step| step > vectors).collect();
     let copied = Tensor::from_vec(copied, (b, vectors, bits), data::device())?;
-    let update = Update::adam(&store)?;
-    Ok(Training::of(&store, update, move || {
+    let update = Update::adam(store)?;
+    Ok(Training::of(store, update, move || {
         let scores = model.forward(&inputs, Some(&wanted), &Context::train(0, 0))?;
         mean_of(bce_with_logits(&scores, &copied, Reduction::Sum)?, b)
     }))
