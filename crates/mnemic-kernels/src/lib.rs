@@ -27,6 +27,7 @@ pub mod memory;
 pub mod normalization;
 pub mod optimizer;
 mod packed;
+pub mod policy_gradient;
 pub mod pooled_embedding;
 mod real;
 pub mod recurrent;

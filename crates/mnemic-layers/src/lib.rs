@@ -7,6 +7,7 @@ mod dnc;
 mod embedding;
 mod episodic;
 mod heads;
+mod hierarchical_memory;
 pub mod init;
 mod linear;
 pub mod losses;
@@ -30,6 +31,9 @@ pub use dnc::{DncMemory, DncMemoryConfig, DncState};
 pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
 pub use heads::{AttentionOptions, Heads, split_heads};
+pub use hierarchical_memory::{
+    Access, Evaluations, HierarchicalMemory, HierarchicalMemoryConfig, Tree,
+};
 pub use linear::{Linear, linear};
 pub use masks::{gather_steps, last_states, length_mask};
 pub use mnemic_kernels::activation::{relu, tanh};
@@ -39,6 +43,7 @@ pub use mnemic_kernels::concat::{concat, split};
 pub use mnemic_kernels::content::{Addressed, Content, content_attention};
 pub use mnemic_kernels::entity::{EntityScan, EntityWeights, entity_scan};
 pub use mnemic_kernels::memory::stack::Structure;
+pub use mnemic_kernels::policy_gradient::policy_gradient;
 pub use mnemic_kernels::rng::Philox;
 pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};
 pub use mnemic_kernels::time_steps::{stack, unbind};

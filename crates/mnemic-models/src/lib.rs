@@ -8,6 +8,7 @@ mod error;
 pub mod memory;
 mod pretrained;
 pub mod recurrent;
+mod rollout;
 mod sequence;
 mod story;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use pretrained::{
     LoadOptions, PickleFile, Place, Pretrained, PretrainedModel, SafeFile, Sharded, Weights,
     from_pretrained, from_pretrained_with, load_tensors, locate, save_pretrained,
 };
+pub use rollout::{Cells, Rollout, RolloutModel};
 pub use sequence::SequenceModel;
 pub use story::{
     HostIds, NULL_WORD, Phase, StoryBatch, StoryModel, StoryOutput, answer_loss, support_accuracy,

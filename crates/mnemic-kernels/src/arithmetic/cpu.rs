@@ -63,3 +63,29 @@ impl FusedOp for ScaleOp {
         Ok(vec![pass.grads[0].map(|dy| self.of(dy.data))])
     }
 }
+
+/// Operands of one shape: gate, what it lets through, and what else.
+pub(super) struct InterpolateOp;
+
+impl FusedOp for InterpolateOp {
+    const NAME: &'static str = "interpolate";
+    type Saved<T: Real> = ();
+
+    fn forward<T: Real>(&self, x: &[View<'_, T>], _: bool) -> Result<(Vec<Array<T>>, ())> {
+        let (gate, a, b) = (x[0].data, x[1].data, x[2].data);
+        let mixed = gate.iter().zip(a).zip(b).map(|((&g, &a), &b)| g * a + (T::ONE - g) * b);
+        Ok((vec![(mixed.collect(), x[0].dims.to_vec())], ()))
+    }
+
+    fn backward<T: Real>(&self, pass: Backward<'_, T, ()>) -> Result<Vec<Option<Vec<T>>>> {
+        let Some(dy) = pass.grads[0] else { return Ok(vec![None; 3]) };
+        let [gate, a, b] = [0, 1, 2].map(|i| pass.inputs[i].data);
+        let by_gate = |f: fn(T) -> T| dy.data.iter().zip(gate).map(|(&d, &g)| d * f(g)).collect();
+        let apart = a.iter().zip(b).zip(dy.data).map(|((&a, &b), &d)| d * (a - b));
+        Ok(vec![
+            pass.wanted[0].then(|| apart.collect()),
+            pass.wanted[1].then(|| by_gate(|g| g)),
+            pass.wanted[2].then(|| by_gate(|g| T::ONE - g)),
+        ])
+    }
+}

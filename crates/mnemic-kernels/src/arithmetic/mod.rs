@@ -60,6 +60,30 @@ pub fn scale(x: &Tensor, factor: f64) -> Result<Tensor> {
     plain::scale(x, factor)
 }
 
+/// `g ∘ a + (1 - g) ∘ b`, all of one shape: what a gate lets through.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let gate = Tensor::new(&[1f32, 0.25], &Device::Cpu)?;
+/// let (a, b) = (Tensor::new(&[4f32, 4.], &Device::Cpu)?, Tensor::new(&[8f32, 8.], &Device::Cpu)?);
+/// let y = mnemic_kernels::arithmetic::interpolate(&gate, &a, &b)?;
+/// assert_eq!(y.to_vec1::<f32>()?, [4., 7.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the shapes differ, naming them.
+pub fn interpolate(gate: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if gate.dims() != a.dims() || gate.dims() != b.dims() {
+        let (a, b) = (a.dims(), b.dims());
+        bail!("interpolate: expected two of {:?}, got {a:?} and {b:?}", gate.dims());
+    }
+    match fused::takes(&[gate, a, b]) {
+        true => fused::apply1(cpu::InterpolateOp, &[gate, a, b]),
+        false => plain::interpolate(gate, a, b),
+    }
+}
+
 /// The definitions, in ordinary candle operations.
 pub mod plain {
     use super::*;
@@ -72,5 +96,10 @@ pub mod plain {
     /// Plain twin of [`super::scale`].
     pub fn scale(x: &Tensor, factor: f64) -> Result<Tensor> {
         x.affine(factor, 0.)
+    }
+
+    /// Plain twin of [`super::interpolate`].
+    pub fn interpolate(gate: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        (gate * a)? + ((1. - gate)? * b)?
     }
 }

@@ -72,3 +72,15 @@ fn wrong_shapes_are_named() {
     assert!(error.contains("[2, 3] or its last axes, got [2]"), "{error}");
     assert!(add(&b, &Tensor::zeros((1, 2), DType::F32, &Device::Cpu).unwrap()).is_err());
 }
+
+#[test]
+fn interpolation_equals_plain() {
+    let x: Vec<Tensor> = (0..3).map(|i| waves(&[3, 17], f64::from(i), 1., DType::F64)).collect();
+    agree(
+        &x,
+        |x| Ok(vec![interpolate(&x[0], &x[1], &x[2])?]),
+        |x| Ok(vec![plain::interpolate(&x[0], &x[1], &x[2])?]),
+    );
+    let error = interpolate(&x[0], &x[1], &waves(&[3], 1., 1., DType::F64)).unwrap_err();
+    assert!(error.to_string().contains("two of [3, 17], got [3, 17] and [3]"), "{error}");
+}

@@ -9,6 +9,7 @@ mod blend;
 mod cosine;
 pub mod dnc;
 pub mod plain;
+mod select;
 pub mod stack;
 #[cfg(test)]
 mod tests;
@@ -155,6 +156,46 @@ pub fn blend(first: &Tensor, second: &Tensor, share: &Tensor) -> Result<Tensor> 
     match first.elem_count() > 0 && fused::takes(&inputs) {
         true => fused::apply1(blend::BlendOp, &inputs),
         false => plain::blend(first, second, share),
+    }
+}
+
+/// Picks rows: row i of the result is row i of `from[choice[i]]`, all of `(b, w)`. The cost grows with the tensors that are chosen, not with those there are: a memory whose cells are
+/// replaced one by one is a list of all that they have been.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use mnemic_kernels::memory::select;
+/// let old = Tensor::new(&[[1f32], [2.]], &Device::Cpu)?;
+/// let new = Tensor::new(&[[3f32], [4.]], &Device::Cpu)?;
+/// assert_eq!(select(&[old, new], &[1, 0])?.to_vec2::<f32>()?, [[3.], [2.]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When there is no such tensor, or the shapes of those chosen differ from `(b, w)`.
+pub fn select(from: &[Tensor], choice: &[usize]) -> Result<Tensor> {
+    let mut used: Vec<usize> = choice.to_vec();
+    used.sort_unstable();
+    used.dedup();
+    let chosen = used.iter().map(|&i| match from.get(i) {
+        Some(tensor) => Ok(tensor),
+        None => bail!("select: expected one of {} tensors, got {i}", from.len()),
+    });
+    let chosen = chosen.collect::<Result<Vec<&Tensor>>>()?;
+    let Some(first) = chosen.first() else { bail!("select: there is no row") };
+    let (b, w) = first.dims2()?;
+    if b != choice.len() || chosen.iter().any(|t| t.dims() != [b, w]) {
+        let got: Vec<_> = chosen.iter().map(|t| t.dims()).collect();
+        bail!("select: expected tensors of ({}, w), got {got:?}", choice.len());
+    }
+    if chosen.len() == 1 {
+        return Ok((*first).clone());
+    }
+    let place = |i: &usize| used.binary_search(i).unwrap_or_default();
+    let places: Vec<usize> = choice.iter().map(place).collect();
+    match w > 0 && fused::takes(&chosen) {
+        true => fused::apply1(select::SelectOp { from: places }, &chosen),
+        false => plain::select(&chosen, &places),
     }
 }
 

@@ -62,6 +62,12 @@ pub fn blend(first: &Tensor, second: &Tensor, share: &Tensor) -> Result<Tensor> 
     first.broadcast_mul(share)? + second.broadcast_mul(&(1. - share)?)?
 }
 
+/// Plain twin of [`super::select`].
+pub fn select(from: &[&Tensor], choice: &[usize]) -> Result<Tensor> {
+    let rows = choice.iter().enumerate().map(|(row, &i)| from[i].narrow(0, row, 1));
+    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
+}
+
 /// `ln(1 + e^x)`, without overflow.
 pub(super) fn softplus(xs: &Tensor) -> Result<Tensor> {
     xs.relu()? + ((xs.abs()?.neg()?.exp()? + 1.)?).log()?

@@ -77,6 +77,23 @@ fn blend_equals_plain() {
 }
 
 #[test]
+fn select_equals_plain() {
+    let operands: Vec<Tensor> =
+        (0..4).map(|i| waves(&[5, 3], f64::from(i), 1., DType::F64)).collect();
+    for choice in [[0, 1, 2, 3, 0], [2, 2, 2, 2, 2], [3, 1, 3, 1, 1]] {
+        agree(
+            &operands,
+            |x| Ok(vec![select(x, &choice)?]),
+            |x| Ok(vec![plain::select(&x.iter().collect::<Vec<_>>(), &choice)?]),
+        );
+    }
+    let error = |choice: &[usize]| select(&operands, choice).unwrap_err().to_string();
+    assert!(error(&[0, 0, 4, 0, 0]).contains("one of 4 tensors, got 4"));
+    assert!(error(&[0, 1]).contains("tensors of (2, w), got [[5, 3], [5, 3]]"));
+    assert!(error(&[]).contains("no row"));
+}
+
+#[test]
 fn gradients_agree_with_finite_differences() {
     let [memory, before, controls] = operands(2, 4, 3, 2, 1);
     let named = [("memory", memory.clone()), ("previous", before.clone()), ("controls", controls)];

@@ -5,6 +5,7 @@ pub mod dmn;
 pub mod dmn_plus;
 pub mod dnc;
 pub mod entnet;
+pub mod ham;
 pub mod memn2n;
 pub mod memnn;
 pub mod neural_stack;
