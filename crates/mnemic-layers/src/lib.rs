@@ -36,13 +36,14 @@ pub use hierarchical_memory::{
 };
 pub use linear::{Linear, linear};
 pub use masks::{gather_steps, last_states, length_mask};
-pub use mnemic_kernels::activation::{relu, tanh};
+pub use mnemic_kernels::activation::{relu, sigmoid, tanh};
 pub use mnemic_kernels::arithmetic::{add, scale};
 pub use mnemic_kernels::attention::{Bias, Mask, Relative, alibi_slopes};
 pub use mnemic_kernels::concat::{concat, split};
 pub use mnemic_kernels::content::{Addressed, Content, content_attention};
 pub use mnemic_kernels::entity::{EntityScan, EntityWeights, entity_scan};
 pub use mnemic_kernels::memory::stack::Structure;
+pub use mnemic_kernels::memory::{read, read_tape, select, write_tape};
 pub use mnemic_kernels::policy_gradient::policy_gradient;
 pub use mnemic_kernels::rng::Philox;
 pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};

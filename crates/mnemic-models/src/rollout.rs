@@ -1,7 +1,8 @@
 //! Models that take hard decisions on the way to their outputs, and learn them by trial (REINFORCE).
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use mnemic_layers::Context;
+use mnemic_layers::losses::{CrossEntropy, Reduction, bce_with_logits, cross_entropy};
 
 /// What such a model is given: cells to read, and outputs to make.
 #[derive(Debug, Clone)]
@@ -40,6 +41,25 @@ pub trait RolloutModel {
     /// # Errors
     /// When the shapes do not fit.
     fn rollout(&self, cells: &Cells, ctx: &Context) -> Result<Rollout>;
+}
+
+/// The summed negative log-likelihood of the right outputs, and the log-likelihood of each, `(b, m)` row by row.
+pub(crate) fn likelihood(cells: &Cells, scores: &Tensor) -> Result<(Tensor, Vec<Vec<f64>>)> {
+    let (_, m, _) = scores.dims3()?;
+    let (sum, each) = if cells.symbols {
+        let flat = cells.targets.flatten_to(1)?.to_dtype(DType::F32)?.argmax(1)?;
+        let targets: Vec<i64> = flat.to_vec1::<u32>()?.into_iter().map(i64::from).collect();
+        let loss = |reduction| {
+            let options = CrossEntropy { reduction, ..CrossEntropy::default() };
+            cross_entropy(&scores.flatten_to(1)?, &targets, &options)
+        };
+        (loss(Reduction::Sum)?, loss(Reduction::None)?)
+    } else {
+        let each = bce_with_logits(&scores.detach(), &cells.targets, Reduction::None)?;
+        (bce_with_logits(scores, &cells.targets, Reduction::Sum)?, each.sum(2)?.flatten_all()?)
+    };
+    let each = each.detach().to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    Ok((sum, each.chunks_exact(m).map(|row| row.iter().map(|x| -x).collect()).collect()))
 }
 
 /// The sums of what is still to come, for each row of `(b, m)` rewards: `R_t = Σ_{s ≥ t} r_s`.

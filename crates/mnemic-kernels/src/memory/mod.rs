@@ -11,6 +11,7 @@ pub mod dnc;
 pub mod plain;
 mod select;
 pub mod stack;
+mod tape;
 #[cfg(test)]
 mod tests;
 
@@ -197,6 +198,60 @@ pub fn select(from: &[Tensor], choice: &[usize]) -> Result<Tensor> {
         true => fused::apply1(select::SelectOp { from: places }, &chosen),
         false => plain::select(&chosen, &places),
     }
+}
+
+/// The cells around the heads of `tapes (b, n, w)`, `(b, 2r + 1, w)`, from the left: those at most `radius` r from the head's position. A tape is a ring.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use mnemic_kernels::memory::read_tape;
+/// let tape = Tensor::new(&[[[1f32], [2.], [3.], [4.]]], &Device::Cpu)?;
+/// assert_eq!(read_tape(&tape, &[0], 1)?.flatten_all()?.to_vec1::<f32>()?, [4., 1., 2.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the positions do not fit, naming them.
+pub fn read_tape(tapes: &Tensor, positions: &[usize], radius: usize) -> Result<Tensor> {
+    let heads = heads("read tape", tapes, positions, radius)?;
+    match tapes.elem_count() > 0 && fused::takes(&[tapes]) {
+        true => fused::apply1(tape::ReadOp(heads), &[tapes]),
+        false => plain::read_tape(tapes, positions, radius),
+    }
+}
+
+/// `tapes (b, n, w)` after each head has changed the cells that it sees, `M ← f ∘ M + v` with `keep` f and `add` v of `(b, 2r + 1, w)`.
+///
+/// # Errors
+/// When the shapes do not fit, or a head would see a cell twice, naming them.
+pub fn write_tape(
+    tapes: &Tensor,
+    positions: &[usize],
+    keep: &Tensor,
+    add: &Tensor,
+) -> Result<Tensor> {
+    let (b, n, w) = tapes.dims3()?;
+    let seen = keep.dim(1)?;
+    let expected = [b, seen, w];
+    if keep.dims() != expected || add.dims() != expected || seen % 2 == 0 || seen > n {
+        let (tapes, keep, add) = (tapes.dims(), keep.dims(), add.dims());
+        bail!(
+            "write tape: expected an odd number of cells, at most those of the tapes {tapes:?}, got {keep:?} and {add:?}"
+        );
+    }
+    let heads = heads("write tape", tapes, positions, seen / 2)?;
+    match tapes.elem_count() > 0 && fused::takes(&[tapes, keep, add]) {
+        true => fused::apply1(tape::WriteOp(heads), &[tapes, keep, add]),
+        false => plain::write_tape(tapes, positions, keep, add),
+    }
+}
+
+fn heads(op: &str, tapes: &Tensor, positions: &[usize], radius: usize) -> Result<tape::Heads> {
+    let (b, n, _) = tapes.dims3()?;
+    if positions.len() != b || positions.iter().any(|&at| at >= n) {
+        bail!("{op}: expected {b} positions below {n}, got {positions:?}");
+    }
+    Ok(tape::Heads { positions: positions.to_vec(), radius, cells: n })
 }
 
 fn check(op: &str, memory: &Tensor, weights: &Tensor) -> Result<()> {

@@ -68,6 +68,37 @@ pub fn select(from: &[&Tensor], choice: &[usize]) -> Result<Tensor> {
     Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
 }
 
+/// Entry `(b, 2r + 1, n)`: whether a head sees a cell at that place.
+fn sight(tapes: &Tensor, positions: &[usize], radius: usize) -> Result<Tensor> {
+    let (b, n, _) = tapes.dims3()?;
+    let seen = 2 * radius + 1;
+    let mut rows = vec![0f32; b * seen * n];
+    for (row, &at) in positions.iter().enumerate() {
+        for k in 0..seen {
+            rows[(row * seen + k) * n + (at + n * radius + k - radius) % n] = 1.;
+        }
+    }
+    Tensor::from_vec(rows, (b, seen, n), tapes.device())?.to_dtype(tapes.dtype())
+}
+
+/// Plain twin of [`super::read_tape`].
+pub fn read_tape(tapes: &Tensor, positions: &[usize], radius: usize) -> Result<Tensor> {
+    sight(tapes, positions, radius)?.matmul(&tapes.contiguous()?)
+}
+
+/// Plain twin of [`super::write_tape`].
+pub fn write_tape(
+    tapes: &Tensor,
+    positions: &[usize],
+    keep: &Tensor,
+    add: &Tensor,
+) -> Result<Tensor> {
+    let sight = sight(tapes, positions, keep.dim(1)? / 2)?.transpose(1, 2)?.contiguous()?; // (b, n, seen)
+    // What no head sees is kept.
+    let lost = sight.matmul(&(1. - keep)?.contiguous()?)?;
+    (tapes * (1. - lost)?)? + sight.matmul(&add.contiguous()?)?
+}
+
 /// `ln(1 + e^x)`, without overflow.
 pub(super) fn softplus(xs: &Tensor) -> Result<Tensor> {
     xs.relu()? + ((xs.abs()?.neg()?.exp()? + 1.)?).log()?

@@ -94,6 +94,37 @@ fn select_equals_plain() {
 }
 
 #[test]
+fn tapes_equal_plain() {
+    for (n, radius, positions) in [(5, 2, [0, 4, 2]), (7, 1, [6, 0, 3]), (1, 0, [0, 0, 0])] {
+        let seen = 2 * radius + 1;
+        let tapes = waves(&[3, n, 4], 1., 1., DType::F64);
+        agree(
+            &[tapes.clone()],
+            |x| Ok(vec![read_tape(&x[0], &positions, radius)?]),
+            |x| Ok(vec![plain::read_tape(&x[0], &positions, radius)?]),
+        );
+        let changes = [2., 3.].map(|phase| waves(&[3, seen, 4], phase, 1., DType::F64));
+        agree(
+            &[vec![tapes], changes.to_vec()].concat(),
+            |x| Ok(vec![write_tape(&x[0], &positions, &x[1], &x[2])?]),
+            |x| Ok(vec![plain::write_tape(&x[0], &positions, &x[1], &x[2])?]),
+        );
+    }
+    // A tape shorter than what a head sees can be read, not written.
+    let tapes = waves(&[1, 2, 3], 1., 1., DType::F64);
+    agree(
+        &[tapes.clone()],
+        |x| Ok(vec![read_tape(&x[0], &[1], 2)?]),
+        |x| Ok(vec![plain::read_tape(&x[0], &[1], 2)?]),
+    );
+    let wide = waves(&[1, 5, 3], 1., 1., DType::F64);
+    let error = write_tape(&tapes, &[1], &wide, &wide).unwrap_err().to_string();
+    assert!(error.contains("[1, 2, 3], got [1, 5, 3]"), "{error}");
+    let error = read_tape(&tapes, &[2], 1).unwrap_err().to_string();
+    assert!(error.contains("1 positions below 2, got [2]"), "{error}");
+}
+
+#[test]
 fn gradients_agree_with_finite_differences() {
     let [memory, before, controls] = operands(2, 4, 3, 2, 1);
     let named = [("memory", memory.clone()), ("previous", before.clone()), ("controls", controls)];

@@ -10,4 +10,5 @@ pub mod memn2n;
 pub mod memnn;
 pub mod neural_stack;
 pub mod ntm;
+pub mod rl_ntm;
 pub mod structured_ntm;

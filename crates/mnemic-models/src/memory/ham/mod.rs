@@ -18,15 +18,14 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
-use mnemic_layers::losses::{CrossEntropy, Reduction, bce_with_logits, cross_entropy};
 use mnemic_layers::{
     Access, Context, Evaluations, HierarchicalMemory, Linear, Lstm, RecurrentConfig, RecurrentInit,
     Tree, add, concat, init, linear, policy_gradient, scale, stack, tanh,
 };
 
-use crate::rollout::{Cells, Rollout, RolloutModel, advantages, returns};
+use crate::rollout::{Cells, Rollout, RolloutModel, advantages, likelihood, returns};
 
 pub use config::Config;
 
@@ -167,25 +166,6 @@ impl LstmHam {
         }
         Ok(loss)
     }
-}
-
-/// The summed negative log-likelihood of the right outputs, and the log-likelihood of each, `(b, m)` row by row.
-pub(crate) fn likelihood(cells: &Cells, scores: &Tensor) -> Result<(Tensor, Vec<Vec<f64>>)> {
-    let (_, m, _) = scores.dims3()?;
-    let (sum, each) = if cells.symbols {
-        let flat = cells.targets.flatten_to(1)?.to_dtype(DType::F32)?.argmax(1)?;
-        let targets: Vec<i64> = flat.to_vec1::<u32>()?.into_iter().map(i64::from).collect();
-        let loss = |reduction| {
-            let options = CrossEntropy { reduction, ..CrossEntropy::default() };
-            cross_entropy(&scores.flatten_to(1)?, &targets, &options)
-        };
-        (loss(Reduction::Sum)?, loss(Reduction::None)?)
-    } else {
-        let each = bce_with_logits(&scores.detach(), &cells.targets, Reduction::None)?;
-        (bce_with_logits(scores, &cells.targets, Reduction::Sum)?, each.sum(2)?.flatten_all()?)
-    };
-    let each = each.detach().to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    Ok((sum, each.chunks_exact(m).map(|row| row.iter().map(|x| -x).collect()).collect()))
 }
 
 impl RolloutModel for LstmHam {

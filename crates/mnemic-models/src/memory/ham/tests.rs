@@ -1,4 +1,4 @@
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use mnemic_layers::{ParamStore, only_fused};
 use mnemic_testing::{assert_close, waves};
 
