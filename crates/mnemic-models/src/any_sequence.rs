@@ -1,4 +1,4 @@
-//! Every model that learns algorithms behind one type, chosen by name.
+//! Every model that learns algorithms step by step behind one type, chosen by name.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
@@ -12,94 +12,22 @@ use crate::pretrained::{ARCHITECTURES, PretrainedModel};
 use crate::recurrent::lstm_transducer;
 use crate::sequence::SequenceModel;
 
-/// From a list of architectures: name, variant, module and type of the model, and the constructor of the paper's config, which takes
-/// the widths of inputs and outputs.
-macro_rules! sequence_models {
-    ($($(#[$about:meta])* $name:literal $variant:ident: $module:ident::$model:ident, $paper:ident;)*) => {
-        /// The config of any of them. As JSON it is the architecture's own keys and `model_type`.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "model_type")]
-        #[non_exhaustive]
-        pub enum SequenceConfig {
-            $($(#[$about])* #[serde(rename = $name)] $variant($module::Config),)*
-        }
+architectures! {
+    /// The config of any of them. As JSON it is the architecture's own keys and `model_type`.
+    SequenceConfig,
+    /// A model of any of these architectures.
+    AnySequenceModel: SequenceModel, (usize, usize);
 
-        /// A model of any of these architectures.
-        #[derive(Debug, Clone)]
-        #[non_exhaustive]
-        pub enum AnySequenceModel {
-            $($(#[$about])* $variant(Box<$module::$model>),)*
-        }
-
-        impl SequenceConfig {
-            /// The names of the architectures.
-            pub const ARCHITECTURES: &[&str] = &[$($name),*];
-
-            fn paper(architecture: &str, input_size: usize, output_size: usize) -> Option<Self> {
-                match architecture {
-                    $($name => Some(Self::$variant($module::Config::$paper(input_size, output_size))),)*
-                    _ => None,
-                }
-            }
-
-            /// The name of the architecture.
-            pub fn architecture(&self) -> &'static str {
-                match self {
-                    $(Self::$variant(_) => $name,)*
-                }
-            }
-
-            fn type_name(&self) -> &'static str {
-                match self {
-                    $(Self::$variant(_) => stringify!($model),)*
-                }
-            }
-
-            /// Checks the values.
-            ///
-            /// # Errors
-            /// When one makes no sense, naming it.
-            pub fn validate(&self) -> Result<()> {
-                match self {
-                    $(Self::$variant(config) => config.validate()?,)*
-                }
-                Ok(())
-            }
-
-            /// The model with its parameters from `vb`.
-            ///
-            /// # Errors
-            /// When the config is not valid, or a parameter exists with another shape or type.
-            pub fn build(&self, vb: VarBuilder<'_>) -> Result<AnySequenceModel> {
-                Ok(match self {
-                    $(Self::$variant(config) => {
-                        AnySequenceModel::$variant(Box::new($module::$model::new(config, vb)?))
-                    })*
-                })
-            }
-        }
-
-        impl AnySequenceModel {
-            fn inner(&self) -> &dyn SequenceModel {
-                match self {
-                    $(Self::$variant(model) => model.as_ref(),)*
-                }
-            }
-        }
-    };
-}
-
-sequence_models! {
     /// Neural Turing Machine.
-    "ntm" Ntm: ntm::Ntm, lstm;
+    "ntm" Ntm: ntm::Ntm, |(i, o)| ntm::Config::lstm(i, o);
     /// Neural Turing Machine with a memory of two layers.
-    "structured-ntm" StructuredNtm: structured_ntm::StructuredNtm, ntm1;
+    "structured-ntm" StructuredNtm: structured_ntm::StructuredNtm, |(i, o)| structured_ntm::Config::ntm1(i, o);
     /// Differentiable Neural Computer.
-    "dnc" Dnc: dnc::Dnc, lstm;
+    "dnc" Dnc: dnc::Dnc, |(i, o)| dnc::Config::lstm(i, o);
     /// LSTM that answers at every step.
-    "lstm-transducer" LstmTransducer: lstm_transducer::LstmTransducer, lstm;
+    "lstm-transducer" LstmTransducer: lstm_transducer::LstmTransducer, |(i, o)| lstm_transducer::Config::lstm(i, o);
     /// LSTM with a continuous stack, queue or deque.
-    "neural-stack" NeuralStack: neural_stack::NeuralStackLstm, stack;
+    "neural-stack" NeuralStack: neural_stack::NeuralStackLstm, |(i, o)| neural_stack::Config::stack(i, o);
 }
 
 impl SequenceConfig {
@@ -119,31 +47,10 @@ impl SequenceConfig {
     /// When the architecture or a key is unknown, or a value makes no sense.
     pub fn new(
         architecture: &str,
-        (input_size, output_size): (usize, usize),
+        sizes: (usize, usize),
         changes: Map<String, Value>,
     ) -> Result<Self> {
-        let Some(base) = Self::paper(architecture, input_size, output_size) else {
-            let reason = format!("expected one of {}", Self::ARCHITECTURES.join(", "));
-            return Err(Error::config(format!("architecture `{architecture}`"), reason));
-        };
-        let mut keys = base.keys()?;
-        keys.extend(changes);
-        Self::from_keys(keys)
-    }
-
-    fn from_keys(keys: Map<String, Value>) -> Result<Self> {
-        let config: Self = serde_json::from_value(Value::Object(keys))
-            .map_err(|e| Error::config("config", e.to_string()))?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    fn keys(&self) -> Result<Map<String, Value>> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(keys)) => Ok(keys),
-            Ok(_) => Err(Error::config(self.architecture(), "the config is not an object")),
-            Err(e) => Err(Error::config(self.architecture(), e.to_string())),
-        }
+        Self::with_changes(architecture, sizes, changes)
     }
 }
 
@@ -163,25 +70,6 @@ impl SequenceModel for AnySequenceModel {
         ctx: &Context,
     ) -> candle_core::Result<Tensor> {
         self.inner().forward(inputs, wanted, ctx)
-    }
-}
-
-impl PretrainedModel for AnySequenceModel {
-    type Config = SequenceConfig;
-
-    fn read_config(mut keys: Map<String, Value>) -> Result<SequenceConfig> {
-        keys.remove(ARCHITECTURES);
-        SequenceConfig::from_keys(keys)
-    }
-
-    fn config_keys(config: &SequenceConfig) -> Result<Map<String, Value>> {
-        let mut keys = config.keys()?;
-        keys.insert(ARCHITECTURES.into(), vec![config.type_name()].into());
-        Ok(keys)
-    }
-
-    fn build(config: &SequenceConfig, vb: VarBuilder<'_>) -> Result<Self> {
-        config.build(vb)
     }
 }
 

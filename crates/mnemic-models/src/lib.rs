@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+#[macro_use]
+mod architectures;
 mod any;
+mod any_rollout;
 mod any_sequence;
 mod autoregressive;
 mod config;
@@ -18,6 +21,7 @@ pub mod transformer;
 pub mod word_vectors;
 
 pub use any::{AnyStoryModel, ModelConfig};
+pub use any_rollout::{AnyRolloutModel, RolloutConfig};
 pub use any_sequence::{AnySequenceModel, SequenceConfig};
 pub use autoregressive::Autoregressive;
 pub use config::Sizes;

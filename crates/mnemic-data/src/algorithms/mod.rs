@@ -4,6 +4,7 @@
 //! Sequences of vectors, generated without end. Outputs are scored at some steps only. All sequences of a batch have one length, drawn for
 //! the batch, so that no step is padding.
 
+mod cells;
 mod grammar;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod transduction;
 use crate::error::{Error, Result};
 use crate::sampling::Draws;
 
+pub use cells::{CellBatch, Cells};
 pub use transduction::Transduction;
 
 /// A task with its sizes. The constructors give the paper's.
