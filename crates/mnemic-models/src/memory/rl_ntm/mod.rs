@@ -12,7 +12,7 @@
 //! Letters: b batch, n cells, m outputs, v symbols, w memory_width, h hidden_size.
 //!
 //! Parameters: `controller` (an [`Lstm`]), `moves (8, h)`, `keep` and `add` `(s w, h)` for the s cells seen, `output (v, h)`, each with a bias, and with direct access `write_gates (s, h)`, `read_gates (2 s, h)`
-//! and `copy (1)`.
+//! and `copy (1, 1)`.
 //!
 //! Differences from the paper: the baseline is the mean of the other sequences of the batch at the same step, not a network; all sequences of a batch have one length; the factor
 //! of what is copied to the scores is learnt, from 5; the LSTM starts at 0.
@@ -67,7 +67,8 @@ pub struct RlNtm {
 struct Direct {
     write_gates: Linear,
     read_gates: Linear,
-    copy: Tensor,
+    /// A map of one number to one: the learnt factor.
+    copy: Linear,
 }
 
 /// Where the heads of a batch are, and what they have done.
@@ -112,7 +113,7 @@ impl RlNtm {
             true => Some(Direct {
                 write_gates: map(seen, "write_gates")?,
                 read_gates: map(2 * seen, "read_gates")?,
-                copy: vb.get_with_hints(1, "copy", Init::Const(5.))?,
+                copy: Linear::new(vb.get_with_hints((1, 1), "copy", Init::Const(5.))?, None),
             }),
             false => None,
         };
@@ -186,9 +187,7 @@ impl RlNtm {
             read(cells, &gates.reshape((b, 1, s))?)?.reshape((b, v))
         };
         let copied = add(&copied(seen, &parts[0])?, &copied(stored, &parts[1])?)?;
-        // A map of one number to one: the learnt factor, with a gradient of its own.
-        let factor = Linear::new(direct.copy.reshape((1, 1))?, None);
-        let copied = factor.forward(&copied.reshape((b * v, 1))?)?.reshape((b, v))?;
+        let copied = direct.copy.forward(&copied.reshape((b * v, 1))?)?.reshape((b, v))?;
         add(&scores, &copied)
     }
 

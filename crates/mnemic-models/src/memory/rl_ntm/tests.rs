@@ -124,7 +124,7 @@ fn reader() -> RlNtm {
             "read_gates.bias" => {
                 Tensor::new(&[-1e3, 1e3, -1e3, -1e3, -1e3, -1e3], &Device::Cpu).unwrap()
             }
-            "copy" => Tensor::new(&[1e3], &Device::Cpu).unwrap(),
+            "copy" => Tensor::new(&[[1e3]], &Device::Cpu).unwrap(),
             _ => zeros,
         };
         var.set(&value).unwrap();
