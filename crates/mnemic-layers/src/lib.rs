@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod action_stack;
 mod attention;
 mod cache;
 mod context;
@@ -21,6 +22,7 @@ mod rotary;
 mod store;
 mod transformer;
 
+pub use action_stack::{ActionStackConfig, ActionStackState, ActionStacks};
 pub use attention::dot_attention;
 pub use cache::KvCache;
 pub use context::{Context, Trace, Watched};
@@ -29,12 +31,13 @@ pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
 pub use heads::{AttentionOptions, Heads, split_heads};
 pub use linear::{Linear, linear};
 pub use masks::{gather_steps, last_states, length_mask};
-pub use mnemic_kernels::activation::{relu, tanh};
+pub use mnemic_kernels::activation::{relu, sigmoid, tanh};
 pub use mnemic_kernels::arithmetic::{add, scale};
 pub use mnemic_kernels::attention::{Bias, Mask, Relative, alibi_slopes};
 pub use mnemic_kernels::concat::{concat, split};
 pub use mnemic_kernels::content::{Addressed, Content, content_attention};
 pub use mnemic_kernels::entity::{EntityScan, EntityWeights, entity_scan};
+pub use mnemic_kernels::memory::action_stack::Structure as ActionStructure;
 pub use mnemic_kernels::memory::stack::Structure;
 pub use mnemic_kernels::rng::Philox;
 pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};

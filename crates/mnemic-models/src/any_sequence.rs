@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::memory::{neural_stack, ntm};
+use crate::memory::{neural_stack, ntm, stack_rnn};
 use crate::pretrained::{ARCHITECTURES, PretrainedModel};
 use crate::recurrent::lstm_transducer;
 use crate::sequence::SequenceModel;
@@ -96,6 +96,8 @@ sequence_models! {
     "lstm-transducer" LstmTransducer: lstm_transducer::LstmTransducer, lstm;
     /// LSTM with a continuous stack, queue or deque.
     "neural-stack" NeuralStack: neural_stack::NeuralStackLstm, stack;
+    /// Recurrent network with stacks or lists that are moved by soft actions.
+    "stack-rnn" StackRnn: stack_rnn::StackRnn, stack;
 }
 
 impl SequenceConfig {
@@ -139,6 +141,18 @@ impl SequenceConfig {
             Ok(Value::Object(keys)) => Ok(keys),
             Ok(_) => Err(Error::config(self.architecture(), "the config is not an object")),
             Err(e) => Err(Error::config(self.architecture(), e.to_string())),
+        }
+    }
+}
+
+impl AnySequenceModel {
+    /// The same model with actions in full (or soft ones) outside of training; `None` where an architecture has no actions to round.
+    pub fn with_rounding(&self, rounding: bool) -> Option<Self> {
+        match self {
+            Self::StackRnn(model) => {
+                Some(Self::StackRnn(Box::new(model.as_ref().clone().with_rounding(rounding))))
+            }
+            _ => None,
         }
     }
 }

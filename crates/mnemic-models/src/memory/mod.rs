@@ -8,3 +8,4 @@ pub mod memn2n;
 pub mod memnn;
 pub mod neural_stack;
 pub mod ntm;
+pub mod stack_rnn;

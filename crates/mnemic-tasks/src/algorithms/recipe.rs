@@ -43,6 +43,34 @@ pub struct AlgorithmData {
     /// Sizes of tests, see [`Algorithm::at`]; the sizes of training where there are none.
     #[serde(default)]
     pub test: Vec<Vec<usize>>,
+    /// How sizes grow in training; all from the first batch on where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<Curriculum>,
+}
+
+/// A curriculum on sizes: those of an epoch's training batches go no higher than `first` in the first epoch and `step` higher in each one after it, up to what the
+/// task has. Validation and tests have all sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Curriculum {
+    /// The largest size of the first epoch.
+    pub first: usize,
+    /// What each epoch adds to it.
+    pub step: usize,
+}
+
+impl Default for Curriculum {
+    /// That of Joulin and Mikolov (2015, section 4): up to 3, then one more in each epoch.
+    fn default() -> Self {
+        Self { first: 3, step: 1 }
+    }
+}
+
+impl Curriculum {
+    /// The largest size of an epoch, from 0.
+    pub fn most(self, epoch: usize) -> usize {
+        self.first.saturating_add(self.step.saturating_mul(epoch))
+    }
 }
 
 /// How many sequences there are.
@@ -174,8 +202,8 @@ impl RunRecipe for AlgorithmRecipe {
     }
 
     fn continues(&self, other: &Self) -> bool {
-        (&self.name, &self.model, &self.data.task, &self.batches)
-            == (&other.name, &other.model, &other.data.task, &other.batches)
+        (&self.name, &self.model, &self.data.task, &self.data.curriculum, &self.batches)
+            == (&other.name, &other.model, &other.data.task, &other.data.curriculum, &other.batches)
     }
 }
 

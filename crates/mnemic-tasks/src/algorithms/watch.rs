@@ -157,11 +157,18 @@ fn watched(trace: &[Watched]) -> Result<Vec<HeatMap>> {
         let title = name.replace('_', " ");
         match values.first().map_or(0, |first| first.rank()) {
             3 if name == "memory" => maps.extend(last(&title, &values)?),
-            3 => maps.extend(heads(&title, &values)?),
+            3 if name == "actions" => maps.extend(heads(&title, ("stack", "action"), &values)?),
+            3 => maps.extend(heads(&title, ("head", "slot"), &values)?),
             2 => {
                 let rows = values.iter().map(|v| Ok(v.get(0)?.to_vec1::<f32>()?));
                 let columns = rows.collect::<Result<Vec<_>>>()?;
-                maps.push(over_time(&title, "place", aligned(&columns), Scale::Unit));
+                let (row, scale) = match name {
+                    // What stands on stacks lies between -1 and 1.
+                    "tops" => ("stack", Scale::Diverging),
+                    "values" => ("stack", Scale::Unit),
+                    _ => ("place", Scale::Unit),
+                };
+                maps.push(over_time(&title, row, aligned(&columns), scale));
             }
             _ => {}
         }
@@ -169,14 +176,14 @@ fn watched(trace: &[Watched]) -> Result<Vec<HeatMap>> {
     Ok(maps)
 }
 
-/// Weightings `(1, heads, n)` of every step.
-fn heads(title: &str, values: &[&Tensor]) -> Result<Vec<HeatMap>> {
+/// Weightings `(1, heads, n)` of every step, and what a head and one of the n are called.
+fn heads(title: &str, (one, each): (&str, &str), values: &[&Tensor]) -> Result<Vec<HeatMap>> {
     let count = values.first().map_or(Ok(0), |first| first.dim(1))?;
     let head = |head: usize| -> Result<HeatMap> {
         let columns = values.iter().map(|v| Ok(v.get(0)?.get(head)?.to_vec1::<f32>()?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        let title = if count > 1 { format!("{title}, head {}", head + 1) } else { title.into() };
-        Ok(over_time(&title, "slot", aligned(&columns), Scale::Unit))
+        let title = if count > 1 { format!("{title}, {one} {}", head + 1) } else { title.into() };
+        Ok(over_time(&title, each, aligned(&columns), Scale::Unit))
     };
     (0..count).map(head).collect()
 }
