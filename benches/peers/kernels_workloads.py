@@ -444,6 +444,45 @@ def neural_stack(b, t, i, o):
     return make
 
 
+class ActionStacks(nn.Module):
+    def __init__(self, m, stacks):
+        super().__init__()
+        self.actions, self.push = nn.Linear(m, 2 * stacks, bias=False), nn.Linear(m, stacks, bias=False)
+
+
+class StackRnn(nn.Module):
+    """Joulin and Mikolov 2015: stacks moved by soft actions, two cells seen; cells that were never written are left out."""
+
+    def __init__(self, i, m=40, stacks=10, capacity=200):
+        super().__init__()
+        self.stacks, self.capacity = stacks, capacity
+        self.input, self.visible = nn.Linear(i, m, bias=False), nn.Linear(2 * stacks, m, bias=False)
+        self.memory, self.output = ActionStacks(m, stacks), nn.Linear(m, i, bias=False)
+
+    def forward(self, inputs):
+        b, s = inputs.shape[0], self.stacks
+        cells, hidden = inputs.new_full((b, s, 2), -1.0), []
+        for x in self.input(inputs).unbind(1):
+            h = torch.sigmoid(x + self.visible(cells[:, :, :2].flatten(1)))
+            actions = torch.softmax(self.memory.actions(h).view(b, s, 2), 2)
+            value, empty = torch.sigmoid(self.memory.push(h)), cells.new_full((b, s, 2), -1.0)
+            pushed = torch.cat([value[:, :, None], cells], 2)[:, :, : self.capacity]
+            popped = torch.cat([cells[:, :, 1:], empty], 2)[:, :, : pushed.shape[2]]
+            cells = actions[:, :, :1] * pushed + actions[:, :, 1:] * popped
+            hidden.append(h)
+        return self.output(torch.stack(hidden, 1))
+
+
+def stack_rnn(b, t, i):
+    def make(mode):
+        net = fill(StackRnn(i))
+        inputs = F.one_hot(ids("symbols", (b, t), 0, i), i).float()
+        answers = ids("answers", (b * t,), 0, i)
+        return train(mode, net, lambda: F.cross_entropy(net(inputs).flatten(0, 1), answers, reduction="sum") / b)
+
+    return make
+
+
 # Rows, optimiser, transformer.
 
 
@@ -587,6 +626,7 @@ WORKLOADS = {
     "dnc-copy-b1": copy(Dnc, 1),
     "dnc-copy-b16": copy(Dnc, 16),
     "neural-stack-b10-t80": neural_stack(10, 80, 258, 129),
+    "stack-rnn-b20-t150": stack_rnn(20, 150, 5),
     "cross-entropy-2048x10000": cross_entropy(2048, 10000),
     "cross-entropy-2048x50257": cross_entropy(2048, 50257),
     "layer-norm-2048x512": layer_norm(2048, 512),

@@ -117,8 +117,11 @@ fn every_algorithm_trains_for_a_few_steps() {
     for file in AlgorithmFile::below(&models).unwrap() {
         let path = &file.path;
         for mut recipe in AlgorithmRecipe::read_all(path, &overrides.map(String::from)).unwrap() {
-            // One size more than training's is enough here.
+            // One size more than training's is enough here; of patterns, where a test goes through all of a range, a few.
             recipe.data.test.truncate(1);
+            if recipe.task().unwrap().each_size().is_some() {
+                recipe.data.test = vec![vec![2, 3]];
+            }
             let dir = tempfile::tempdir().unwrap();
             let options = RunOptions { run_dir: dir.path().into(), ..RunOptions::default() };
             let result = train_algorithm(&recipe, &options, &mut ()).unwrap();
@@ -127,5 +130,5 @@ fn every_algorithm_trains_for_a_few_steps() {
             count += 1;
         }
     }
-    assert!(count >= 26, "{count}");
+    assert!(count >= 47, "{count}");
 }

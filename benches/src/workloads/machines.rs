@@ -1,5 +1,6 @@
 //! Training steps of machines that read their own results, so that no step can be computed before the last: the Neural Turing Machine
-//! and the Differentiable Neural Computer on a copy of 20 vectors, and the LSTM with a continuous stack on 80 symbols.
+//! and the Differentiable Neural Computer on a copy of 20 vectors, the LSTM with a continuous stack on 80 symbols, and the stack-augmented
+//! network on 150.
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -9,6 +10,7 @@ use mnemic_models::SequenceModel;
 use mnemic_models::memory::dnc::{self, Dnc};
 use mnemic_models::memory::neural_stack::{self, NeuralStackLstm};
 use mnemic_models::memory::ntm::{Config, Ntm};
+use mnemic_models::memory::stack_rnn::{self, StackRnn};
 
 use super::{Cost, F32, Workload, mean_of, targets};
 use crate::data;
@@ -18,6 +20,8 @@ use crate::step::{Training, Update};
 const COPIED: (usize, usize) = (20, 8);
 /// Sequences, steps, input and output symbols.
 const STACK: (usize, usize, usize, usize) = (10, 80, 258, 129);
+/// Rows, steps, symbols.
+const ACTIONS: (usize, usize, usize) = (20, 150, 5);
 
 pub(super) fn workloads() -> Vec<Workload> {
     vec![
@@ -26,6 +30,7 @@ pub(super) fn workloads() -> Vec<Workload> {
         Workload::new("dnc-copy-b1", 10., dnc_cost(1), |_| dnc(1)).without_candle(),
         Workload::new("dnc-copy-b16", 10., dnc_cost(16), |_| dnc(16)).without_candle(),
         Workload::new("neural-stack-b10-t80", 10., stack_cost(), |_| stack()).without_candle(),
+        Workload::new("stack-rnn-b20-t150", 10., actions_cost(), |_| actions()).without_candle(),
     ]
 }
 
@@ -120,6 +125,36 @@ fn stack() -> Result<Training> {
     let update = Update::adam(&store)?;
     Ok(Training::of(&store, update, move || {
         let scores = model.forward(&inputs, Some(&wanted), &Context::train(0, 0))?;
+        mean_of(cross_entropy(&scores.flatten_to(1)?, &answers, &options)?, b)
+    }))
+}
+
+/// Products of the hidden layer, and three products and two sums a cell; cells come one by one.
+fn actions_cost() -> Cost {
+    let (b, t, i) = ACTIONS;
+    let (m, s) = (40, 10);
+    let weights = m * (2 * i + 5 * s);
+    let cells = s * t / 2;
+    let flops = 3. * (b * t * (2 * weights + 6 * cells)) as f64;
+    Cost { flops, bytes: F32 * (b * t * cells * 4 + 7 * weights) as f64 }
+}
+
+fn actions() -> Result<Training> {
+    let (b, t, i) = ACTIONS;
+    let store = ParamStore::new(0);
+    let config = stack_rnn::Config::stack(i, i);
+    let model = StackRnn::new(&config, store.builder(DType::F32, data::device()))?;
+    data::fill(&store)?;
+    let mut inputs = vec![0f32; b * t * i];
+    for (row, id) in inputs.chunks_exact_mut(i).zip(data::ids("symbols", b * t, 0, i as u32)) {
+        row[id as usize] = 1.;
+    }
+    let inputs = Tensor::from_vec(inputs, (b, t, i), data::device())?;
+    let answers = targets("answers", b * t, i);
+    let options = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
+    let update = Update::adam(&store)?;
+    Ok(Training::of(&store, update, move || {
+        let scores = model.forward(&inputs, None, &Context::train(0, 0))?;
         mean_of(cross_entropy(&scores.flatten_to(1)?, &answers, &options)?, b)
     }))
 }

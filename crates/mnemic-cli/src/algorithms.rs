@@ -67,14 +67,21 @@ pub(crate) fn is_model(folder: &Path) -> bool {
 fn table(recipe: &AlgorithmRecipe, result: &AlgorithmResult) -> String {
     let heading = ["sizes", "sequences", "bits/sequence", "wrong a seq.", "wrong seqs %", "fine %"];
     let [a, b, c, d, e, f] = heading;
-    let mut out = format!("{}\n{a:<14} {b:>9} {c:>14} {d:>12} {e:>12} {f:>7}\n", recipe.data.task);
+    let mut out = format!("{}\n{a:<16} {b:>9} {c:>14} {d:>12} {e:>12} {f:>7}\n", recipe.data.task);
     for test in &result.tests {
         let sizes = shown(&test.sizes);
-        let sizes = if sizes.is_empty() { "as trained".into() } else { sizes };
+        let mut sizes = if sizes.is_empty() { "as trained".into() } else { sizes };
+        if test.rounding == Some(true) {
+            sizes.push_str(", rounded");
+        }
         out.push_str(&format!(
-            "{sizes:<14} {:>9} {:>14.4} {:>12.4} {:>12.1} {:>7.1}\n",
+            "{sizes:<16} {:>9} {:>14.4} {:>12.4} {:>12.1} {:>7.1}",
             test.sequences, test.bits, test.wrong_bits, test.error_percent, test.fine_percent
         ));
+        if let Some(solved) = test.solved_percent {
+            out.push_str(&format!("  {solved:.1} % of sizes solved"));
+        }
+        out.push('\n');
     }
     out
 }

@@ -82,6 +82,52 @@ pub fn truncated_normal(store: &ParamStore, name: &str, mean: f64, std: f64) -> 
     set(&var, values)
 }
 
+/// The parameter `name` of `vb`; where this call makes it, each number is the sum of three that are uniform in `[-bound, bound)`, as in Mikolov's
+/// recurrent networks (Joulin and Mikolov 2015).
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use mnemic_layers::{ParamStore, init};
+/// let store = ParamStore::new(1);
+/// let w = init::three_uniforms(&store.builder(DType::F32, &Device::Cpu), (20, 30), "w", 0.1)?;
+/// let numbers = w.flatten_all()?.to_vec1::<f32>()?;
+/// assert!(numbers.iter().all(|x| x.abs() <= 0.3) && numbers.iter().any(|x| x.abs() > 0.15));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the parameter exists with another shape or type.
+pub fn three_uniforms(
+    vb: &VarBuilder<'_>,
+    shape: impl Into<Shape>,
+    name: &str,
+    bound: f64,
+) -> Result<Tensor> {
+    // One uniform number through the inverse distribution function: as many draws as parameters.
+    let unit = Init::Uniform { lo: 0., up: 1. };
+    get_edited(vb, shape, name, unit, |draws| {
+        Ok(draws.into_iter().map(|u| bound * (2. * irwin_hall(u) - 3.)).collect())
+    })
+}
+
+/// The number below which the sum of three numbers uniform in [0, 1) lies with probability `p`: the inverse of `x³ / 6` up to 1 and, by symmetry, from 2 on, and
+/// of `(-2x³ + 9x² - 9x + 3) / 6` between them.
+fn irwin_hall(p: f64) -> f64 {
+    if p > 0.5 {
+        return 3. - irwin_hall(1. - p);
+    }
+    if p <= 1. / 6. {
+        return (6. * p.max(0.)).cbrt();
+    }
+    let (mut low, mut high) = (1., 1.5);
+    for _ in 0..52 {
+        let x = f64::midpoint(low, high);
+        let below = (((-2. * x + 9.) * x - 9.) * x + 3.) / 6.;
+        (low, high) = if below < p { (x, high) } else { (low, x) };
+    }
+    f64::midpoint(low, high)
+}
+
 fn parameter(store: &ParamStore, name: &str) -> Result<Var> {
     match store.get(name) {
         Some(var) => Ok(var),

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod action_stack;
 mod attention;
 mod cache;
 mod context;
@@ -24,6 +25,7 @@ mod store;
 mod structured_ntm;
 mod transformer;
 
+pub use action_stack::{ActionStackConfig, ActionStackState, ActionStacks};
 pub use attention::dot_attention;
 pub use cache::KvCache;
 pub use context::{Context, Trace, Watched};
@@ -42,6 +44,7 @@ pub use mnemic_kernels::attention::{Bias, Mask, Relative, alibi_slopes};
 pub use mnemic_kernels::concat::{concat, split};
 pub use mnemic_kernels::content::{Addressed, Content, content_attention};
 pub use mnemic_kernels::entity::{EntityScan, EntityWeights, entity_scan};
+pub use mnemic_kernels::memory::action_stack::Structure as ActionStructure;
 pub use mnemic_kernels::memory::stack::Structure;
 pub use mnemic_kernels::memory::{read, read_tape, select, write_tape};
 pub use mnemic_kernels::policy_gradient::policy_gradient;

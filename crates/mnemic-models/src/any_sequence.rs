@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::memory::{dnc, neural_stack, ntm, structured_ntm};
+use crate::memory::{dnc, neural_stack, ntm, stack_rnn, structured_ntm};
 use crate::pretrained::{ARCHITECTURES, PretrainedModel};
 use crate::recurrent::lstm_transducer;
 use crate::sequence::SequenceModel;
@@ -28,6 +28,8 @@ architectures! {
     "lstm-transducer" LstmTransducer: lstm_transducer::LstmTransducer, |(i, o)| lstm_transducer::Config::lstm(i, o);
     /// LSTM with a continuous stack, queue or deque.
     "neural-stack" NeuralStack: neural_stack::NeuralStackLstm, |(i, o)| neural_stack::Config::stack(i, o);
+    /// Recurrent network with stacks or lists that are moved by soft actions.
+    "stack-rnn" StackRnn: stack_rnn::StackRnn, |(i, o)| stack_rnn::Config::stack(i, o);
 }
 
 impl SequenceConfig {
@@ -51,6 +53,18 @@ impl SequenceConfig {
         changes: Map<String, Value>,
     ) -> Result<Self> {
         Self::with_changes(architecture, sizes, changes)
+    }
+}
+
+impl AnySequenceModel {
+    /// The same model with actions in full (or soft ones) outside of training; `None` where an architecture has no actions to round.
+    pub fn with_rounding(&self, rounding: bool) -> Option<Self> {
+        match self {
+            Self::StackRnn(model) => {
+                Some(Self::StackRnn(Box::new(model.as_ref().clone().with_rounding(rounding))))
+            }
+            _ => None,
+        }
     }
 }
 

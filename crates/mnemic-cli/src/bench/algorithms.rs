@@ -78,7 +78,10 @@ fn collect(path: &Path, recipe: &AlgorithmRecipe, run: &Path) -> Result<String> 
     let tests: Vec<String> = result
         .tests
         .iter()
-        .map(|t| format!("{}: {:.1} % wrong", shown(&t.sizes), t.error_percent))
+        .map(|t| {
+            let how = if t.rounding == Some(true) { ", rounded" } else { "" };
+            format!("{}{how}: {:.1} % wrong", shown(&t.sizes), t.error_percent)
+        })
         .collect();
     Ok(format!("{end}, {}, {:.0} s", tests.join(", "), result.seconds))
 }

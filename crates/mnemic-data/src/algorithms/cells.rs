@@ -106,6 +106,15 @@ impl Cells {
         }
     }
 
+    /// The least and the most cells in training: trees of up to 32 leaves; tapes of up to 10 symbols, where the authors' curriculum goes further.
+    pub fn paper(self) -> (usize, usize) {
+        match self {
+            _ if self.symbols() => (self.multiple(), 10 * self.multiple()),
+            Self::Merge | Self::Add => (2, 32),
+            _ => (1, 32),
+        }
+    }
+
     /// Whether an output is a symbol, rather than bits.
     pub fn symbols(self) -> bool {
         matches!(
@@ -279,6 +288,11 @@ impl Cells {
         let inputs = rows([inputs, vec![END]].concat());
         Sequence { inputs, query: vec![], targets: rows(targets) }
     }
+}
+
+/// The names of all of them.
+pub fn cell_tasks() -> Vec<&'static str> {
+    Cells::ALL.iter().map(|(name, _)| *name).collect()
 }
 
 fn random_bits(draws: &mut Draws) -> Vec<f32> {

@@ -1,11 +1,13 @@
-//! Algorithmic tasks: the five of the Neural Turing Machine (A. Graves, G. Wayne, I. Danihelka, arXiv 1410.5401, 2014, section 4), and the
-//! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]).
+//! Algorithmic tasks: the five of the Neural Turing Machine (A. Graves, G. Wayne, I. Danihelka, arXiv 1410.5401, 2014, section 4), the
+//! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]), and the patterns of
+//! stack-augmented networks (A. Joulin, T. Mikolov, arXiv 1503.01007, 2015, section 4; see [`Pattern`]).
 //!
-//! Sequences of vectors, generated without end. Outputs are scored at some steps only. All sequences of a batch have one length, drawn for
-//! the batch, so that no step is padding.
+//! Sequences of vectors, generated without end. Outputs are scored at some steps only. All rows of a batch have one length, so that no step is
+//! padding: a row is one sequence, of a length drawn for the batch, or in patterns a stream of sequences.
 
 mod cells;
 mod grammar;
+mod pattern;
 #[cfg(test)]
 mod tests;
 mod transduction;
@@ -13,7 +15,8 @@ mod transduction;
 use crate::error::{Error, Result};
 use crate::sampling::Draws;
 
-pub use cells::{CellBatch, Cells};
+pub use cells::{CellBatch, Cells, cell_tasks};
+pub use pattern::Pattern;
 pub use transduction::Transduction;
 
 /// A task with its sizes. The constructors give the paper's.
@@ -68,6 +71,13 @@ pub enum Algorithm {
         /// The least and the most symbols of the source.
         length: (usize, usize),
     },
+    /// Streams of sequences whose next symbols are to be predicted.
+    Pattern {
+        /// What the sequences are like.
+        task: Pattern,
+        /// The least and the most of their size.
+        length: (usize, usize),
+    },
 }
 
 /// Vectors of an item in associative recall.
@@ -75,10 +85,19 @@ const ITEM: usize = 3;
 /// Bits that the next bit depends on in n-grams.
 const CONTEXT: usize = 5;
 
-/// Sequences of one length.
+/// Where a whole sequence lies in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// The row.
+    pub row: usize,
+    /// Its steps.
+    pub steps: std::ops::Range<usize>,
+}
+
+/// Rows of one length.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequenceBatch {
-    /// Sequences b.
+    /// Rows b.
     pub batch_size: usize,
     /// Steps t of each.
     pub steps: usize,
@@ -90,10 +109,12 @@ pub struct SequenceBatch {
     pub targets: Vec<f32>,
     /// Width of the outputs.
     pub output_size: usize,
-    /// The steps whose outputs are scored, the same for all sequences.
+    /// The steps whose outputs are scored in any row. Where a step is not scored in one row, its target is all zeros; that is so only of symbols.
     pub scored: Vec<bool>,
     /// Whether a target is one of `output_size` symbols (a single one), rather than bits.
     pub symbols: bool,
+    /// The whole sequences: the rows, but in streams several of each, and then a last one may be cut and is none of these.
+    pub sequences: Vec<Sequence>,
 }
 
 impl SequenceBatch {
@@ -107,6 +128,7 @@ impl SequenceBatch {
             output_size,
             scored: vec![false; steps],
             symbols: false,
+            sequences: (0..batch_size).map(|row| Sequence { row, steps: 0..steps }).collect(),
         }
     }
 
@@ -162,15 +184,20 @@ impl Algorithm {
             "associative-recall" => Self::associative_recall(),
             "n-grams" => Self::n_grams(),
             "priority-sort" => Self::priority_sort(),
-            other => match Transduction::ALL.iter().find(|(name, _)| *name == other) {
-                Some(&(_, task)) => Self::Transduction { task, length: (8, 64) },
-                None => return Err(unknown(other)),
-            },
+            other => {
+                let transduction = Transduction::ALL.iter().find(|(name, _)| *name == other);
+                let pattern = Pattern::ALL.iter().find(|(name, _)| *name == other);
+                match (transduction, pattern) {
+                    (Some(&(_, task)), _) => Self::Transduction { task, length: (8, 64) },
+                    (_, Some(&(_, task))) => Self::Pattern { task, length: task.paper() },
+                    _ => return Err(unknown(other)),
+                }
+            }
         })
     }
 
     /// The same task at given sizes only: vectors (copy), vectors and repetitions (repeat copy), items (recall), bits (n-grams), vectors
-    /// given and given back (sort), symbols or the least and the most symbols (transductions).
+    /// given and given back (sort), symbols or the least and the most symbols (transductions), a size or the least and the most (patterns).
     ///
     /// # Errors
     /// When there are more or fewer sizes than that, or they make no sense.
@@ -191,6 +218,10 @@ impl Algorithm {
             (Self::Transduction { task, .. }, &[least, most]) => {
                 Self::Transduction { task, length: (least, most) }
             }
+            (Self::Pattern { task, .. }, &[n]) => Self::Pattern { task, length: (n, n) },
+            (Self::Pattern { task, .. }, &[least, most]) => {
+                Self::Pattern { task, length: (least, most) }
+            }
             _ => {
                 let reason = format!("{sizes:?}: not as many as {self:?} has");
                 return Err(Error::argument("sizes", reason));
@@ -198,6 +229,45 @@ impl Algorithm {
         };
         task.validate()?;
         Ok(task)
+    }
+
+    /// The same task with no size above `most`, or the smallest that there is: what a curriculum begins with. Sizes that are fixed stay.
+    ///
+    /// ```
+    /// use mnemic_data::algorithms::Algorithm;
+    /// assert_eq!(Algorithm::copy().up_to(3), Algorithm::Copy { bits: 8, length: (1, 3) });
+    /// assert_eq!(Algorithm::n_grams().up_to(3), Algorithm::n_grams());
+    /// ```
+    pub fn up_to(&self, most: usize) -> Self {
+        let mut task = *self;
+        let cut = |sizes: &mut (usize, usize)| sizes.1 = sizes.1.min(most.max(sizes.0));
+        match &mut task {
+            Self::Copy { length, .. } | Self::Pattern { length, .. } => cut(length),
+            Self::RepeatCopy { length, repeats, .. } => {
+                cut(length);
+                cut(repeats);
+            }
+            Self::AssociativeRecall { items, .. } => cut(items),
+            Self::Transduction { task, length } => {
+                // Grammars and pairs of symbols do not have every length.
+                let mut shorter = *length;
+                cut(&mut shorter);
+                while !task.fits(shorter) && shorter.1 < length.1 {
+                    shorter.1 += 1;
+                }
+                *length = shorter;
+            }
+            Self::NGrams { .. } | Self::PrioritySort { .. } => {}
+        }
+        task
+    }
+
+    /// The sizes that a test goes through one by one, each in streams of its own: those of patterns.
+    pub fn each_size(&self) -> Option<std::ops::RangeInclusive<usize>> {
+        match *self {
+            Self::Pattern { length: (least, most), .. } => Some(least..=most),
+            _ => None,
+        }
     }
 
     /// Widths of inputs and outputs.
@@ -209,6 +279,7 @@ impl Algorithm {
             Self::NGrams { .. } => (1, 1),
             Self::PrioritySort { bits, .. } => (bits + 2, bits),
             Self::Transduction { task, .. } => task.sizes(),
+            Self::Pattern { task, .. } => (task.vocabulary(), task.vocabulary()),
         }
     }
 
@@ -225,6 +296,7 @@ impl Algorithm {
                 bits > 0 && outputs > 0 && outputs <= inputs
             }
             Self::Transduction { task, length } => task.fits(length),
+            Self::Pattern { task, length } => task.fits(length),
         };
         match fits {
             true => Ok(()),
@@ -265,6 +337,7 @@ impl Algorithm {
                 self.sort_batch(batch_size, (inputs, outputs), draws)
             }
             Self::Transduction { task, length } => task.batch(batch_size, length, &mut draws),
+            Self::Pattern { task, length } => task.batch(batch_size, length, &mut draws),
         })
     }
 
@@ -396,6 +469,7 @@ impl Algorithm {
 fn unknown(name: &str) -> Error {
     let own = ["copy", "repeat-copy", "associative-recall", "n-grams", "priority-sort"];
     let all = own.into_iter().chain(Transduction::ALL.iter().map(|(name, _)| *name));
+    let all = all.chain(Pattern::ALL.iter().map(|(name, _)| *name));
     let expected = all.collect::<Vec<_>>().join(", ");
     Error::UnknownName { kind: "task", given: name.into(), expected }
 }

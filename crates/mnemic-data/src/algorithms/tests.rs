@@ -263,3 +263,138 @@ fn transductions_are_tested_at_other_lengths() {
     assert!(Algorithm::named("bigram-flipping").unwrap().at(&[9]).is_err());
     assert!(Algorithm::named("gender-conjugation").unwrap().at(&[1, 2]).is_err());
 }
+
+/// Each row as text, `.` where a target is not scored.
+fn streams(batch: &SequenceBatch, letters: &str) -> Vec<(String, String)> {
+    let letter = |symbol: usize| letters.chars().nth(symbol).unwrap();
+    (0..batch.batch_size)
+        .map(|row| {
+            let (inputs, targets) = symbols(batch, row);
+            let targets = targets.into_iter().map(|t| t.map_or('-', letter)).collect();
+            (inputs.into_iter().map(letter).collect(), targets)
+        })
+        .collect()
+}
+
+/// One row of these sequences, as many steps as given.
+fn written_out(task: Pattern, sizes: &[usize], steps: usize, letters: &str) -> (String, String) {
+    let mut draws = crate::sampling::Draws::named(1, 2, b"test of patterns");
+    let row = sizes.iter().map(|&n| task.sequence(n, &mut draws)).collect();
+    streams(&task.lay_out(&[row], steps), letters).remove(0)
+}
+
+#[test]
+fn only_what_is_known_is_scored_in_patterns() {
+    let said = |task, sizes: &[usize], steps, inputs: &str, targets: &str| {
+        let expected = (inputs.to_string(), targets.to_string());
+        assert_eq!(written_out(task, sizes, steps, "abcd"), expected, "{task:?}");
+    };
+    // The first b is not known, nor how many a's there are.
+    said(Pattern::AnBn, &[3, 1, 2], 8, "aaabbbab", "---bba-a");
+    // A row may end within a sequence.
+    said(Pattern::AnBn, &[3, 1, 2], 4, "aaab", "---b");
+    said(Pattern::AnBnCn, &[2, 1, 1], 9, "aabbccabc", "--bcca-ca");
+    said(Pattern::AnBnCnDn, &[2, 1], 8, "aabbccdd", "--bccdda");
+    said(Pattern::AnB2n, &[2, 1, 1], 9, "aabbbbabb", "--bbba-ba");
+}
+
+#[test]
+fn the_third_count_of_a_pattern_is_the_sum_of_the_others() {
+    let mut firsts = std::collections::BTreeSet::new();
+    for number in 0..40 {
+        let batch = Algorithm::named("anbmcnm").unwrap().at(&[5]).unwrap().batch(1, 1, number);
+        let (inputs, targets) = streams(&batch.unwrap(), "abc").remove(0);
+        for at in (0..inputs.len()).step_by(10) {
+            let (sequence, scored) = (&inputs[at..at + 10], &targets[at..at + 10]);
+            let count = |letter: char| sequence.matches(letter).count();
+            assert_eq!((count('a') + count('b'), count('c')), (5, 5), "{sequence}");
+            let sorted: String = ["a", "b", "c"].iter().flat_map(|l| sequence.matches(l)).collect();
+            assert_eq!(sequence, sorted);
+            assert_eq!(scored, "-----cccca");
+            firsts.insert(count('a'));
+        }
+    }
+    assert_eq!(firsts, (1..=4).collect());
+}
+
+#[test]
+fn strings_come_back_in_reverse() {
+    let batch = Algorithm::named("memorization").unwrap().batch(4, 1, 0).unwrap();
+    for (inputs, targets) in streams(&batch, "abc") {
+        let mut at = 0;
+        while let Some(n) = inputs[at..].find('c').filter(|n| at + 2 * n < inputs.len()) {
+            let (string, back) = (&inputs[at..at + n], &inputs[at + n + 1..at + 2 * n + 1]);
+            assert_eq!(string.chars().rev().collect::<String>(), back);
+            let expected = format!("{}{back}-", "-".repeat(n));
+            assert_eq!(targets[at..at + 2 * n + 1], expected);
+            at += 2 * n + 1;
+        }
+        assert!(at > inputs.len() - 40);
+    }
+}
+
+#[test]
+fn sums_are_written_with_the_last_digit_first() {
+    let drawn = pattern::addition(&[1, 0, 1], &[1]);
+    let text: String = drawn.symbols.iter().map(|&s| "01+=.".as_bytes()[s] as char).collect();
+    assert_eq!((text.as_str(), &text[drawn.scored]), ("101+1=011.", "011."));
+    let batch = Algorithm::named("addition").unwrap().batch(6, 1, 0).unwrap();
+    for (inputs, targets) in streams(&batch, "01+=.") {
+        let mut rest = (inputs.as_str(), targets.as_str());
+        while let Some(end) = rest.0.find('.') {
+            let ((sum, left), (scored, more)) =
+                (rest.0.split_at(end + 1), rest.1.split_at(end + 1));
+            rest = (left, more);
+            let (digits, answer) = sum.split_once('=').unwrap();
+            let (x, y) = digits.split_once('+').unwrap();
+            assert!(x.starts_with('1') && y.starts_with('1') && x.len() + y.len() <= 19);
+            let number = |digits: &str| u64::from_str_radix(digits, 2).unwrap();
+            let backwards: String = answer.trim_end_matches('.').chars().rev().collect();
+            assert_eq!(number(x) + number(y), number(&backwards), "{sum}");
+            assert_eq!(scored, format!("{}{answer}-", "-".repeat(digits.len())));
+        }
+    }
+}
+
+#[test]
+fn streams_hold_whole_sequences_and_end_together() {
+    for (name, task) in Pattern::ALL {
+        let of = Algorithm::named(name).unwrap();
+        let batch = of.batch(3, 1, 4).unwrap();
+        assert_eq!(batch, of.batch(3, 1, 4).unwrap());
+        assert_ne!(batch, of.batch(3, 2, 4).unwrap());
+        assert_ne!(symbols(&batch, 0).0, symbols(&batch, 1).0, "{name}");
+        for row in 0..3 {
+            let own: Vec<_> = batch.sequences.iter().filter(|s| s.row == row).collect();
+            assert!(own.len() >= 10, "{name}");
+            assert!(own.windows(2).all(|w| w[0].steps.end == w[1].steps.start));
+            assert_eq!(own[0].steps.start, 0);
+            // Only the last steps may be those of a cut sequence, and some row has none.
+            assert!(batch.steps - own[own.len() - 1].steps.end < 4 * 20);
+        }
+        assert!(batch.sequences.iter().any(|s| s.steps.end == batch.steps));
+        assert!(of.at(&[task.least(), 60]).is_ok() && of.at(&[task.least() - 1]).is_err());
+        assert_eq!(of.at(&[60]).unwrap().each_size(), Some(60..=60));
+    }
+    // Of other tasks each row is a sequence.
+    let batch = Algorithm::copy().batch(2, 1, 0).unwrap();
+    assert_eq!(batch.sequences[1], Sequence { row: 1, steps: 0..batch.steps });
+    assert_eq!((batch.sequences.len(), Algorithm::copy().each_size()), (2, None));
+}
+
+#[test]
+fn curricula_begin_with_small_sizes() {
+    let longest =
+        |task: Algorithm| (0..50).map(|i| task.batch(1, 1, i).unwrap().steps).max().unwrap();
+    let copy = Algorithm::copy();
+    assert_eq!((longest(copy.up_to(3)), copy.up_to(20), copy.up_to(99)), (7, copy, copy));
+    let pattern = Algorithm::named("anbn").unwrap();
+    assert!(longest(pattern.up_to(3)) <= 60 && longest(pattern) > 200);
+    // Not below the smallest size, and to one that the task has.
+    let addition = Algorithm::named("addition").unwrap();
+    assert_eq!(addition.up_to(0), addition.at(&[2]).unwrap());
+    for (name, _) in Transduction::ALL {
+        let task = Algorithm::named(name).unwrap();
+        assert!(longest(task.up_to(9)) <= 2 * 12 + 2, "{name}");
+    }
+}

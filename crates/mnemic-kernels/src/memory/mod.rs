@@ -1,9 +1,10 @@
 //! Reading, writing and addressing an external memory with soft weightings: the Neural Turing Machine's (Graves et al. 2014,
-//! arXiv 1410.5401, section 3).
+//! arXiv 1410.5401, section 3). Stacks, queues and lists have modules of their own.
 //!
 //! Letters: b batch, h heads, n slots, w width of a slot, S largest shift.
 
 mod access;
+pub mod action_stack;
 mod address;
 mod blend;
 mod cosine;

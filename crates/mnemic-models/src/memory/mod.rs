@@ -11,4 +11,5 @@ pub mod memnn;
 pub mod neural_stack;
 pub mod ntm;
 pub mod rl_ntm;
+pub mod stack_rnn;
 pub mod structured_ntm;

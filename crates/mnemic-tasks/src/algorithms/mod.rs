@@ -4,12 +4,13 @@
 //! name = "ntm-copy"
 //!
 //! [model]
-//! architecture = "ntm"              # or lstm-transducer, neural-stack; any key of the model's config overrides it
+//! architecture = "ntm"              # or lstm-transducer, neural-stack, stack-rnn; any key of the model's config overrides it
 //!
 //! [data]
 //! dataset = "algorithms"
 //! task = "copy"                     # any of `Algorithm::named`: repeat-copy, associative-recall, reversal, …
 //! test = [[20], [50]]               # sizes that are tested: here numbers of vectors
+//! curriculum = { first = 3, step = 1 }  # sizes of training up to 3 in the first epoch, 4 in the second …
 //!
 //! [batches]
 //! size = 32
@@ -24,18 +25,25 @@
 //! ```
 //!
 //! The loss is the cross-entropy summed over the bits that are scored, or of the symbols, in bits for each sequence (A. Graves et al. 2014, arXiv 1410.5401). An "epoch" is a
-//! number of fresh batches; validation sequences come from a stream of their own, and tests from a third.
+//! number of fresh batches; a curriculum lets their sizes grow from epoch to epoch; validation sequences come from a stream of their own, and tests from a third.
 
+mod drawing;
+mod learner;
 mod problem;
 mod recipe;
 mod run;
+mod score;
+mod sequences;
 mod table;
 #[cfg(test)]
 mod tests;
+mod walks;
 mod watch;
 
-pub use problem::{AlgorithmProblem, SequenceScore, evaluate_sequences};
-pub use recipe::{AlgorithmData, AlgorithmRecipe, SequenceBatches, is_algorithm};
+pub use learner::{AlgorithmConfig, AlgorithmNet, AlgorithmTask, Batch};
+pub use problem::{AlgorithmProblem, evaluate_sequences};
+pub use recipe::{AlgorithmData, AlgorithmRecipe, Curriculum, SequenceBatches, is_algorithm};
 pub use run::{AlgorithmResult, AlgorithmTest, train_algorithm};
+pub use score::SequenceScore;
 pub use table::{AlgorithmFile, AlgorithmRow, algorithm_page, shown};
 pub use watch::AlgorithmModel;

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use mnemic_data::algorithms::Algorithm;
-use mnemic_models::SequenceConfig;
 use mnemic_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::learner::{AlgorithmConfig, AlgorithmTask};
 use crate::recipe::file::{apply_override, dataset, tables_of_tasks, text};
 use crate::run_folder::RunRecipe;
 use crate::{Error, Result};
@@ -38,11 +37,39 @@ pub struct AlgorithmRecipe {
 pub struct AlgorithmData {
     /// `algorithms`.
     pub dataset: String,
-    /// The task's name: see [`Algorithm::named`].
+    /// The task's name: see [`AlgorithmTask::named`].
     pub task: String,
-    /// Sizes of tests, see [`Algorithm::at`]; the sizes of training where there are none.
+    /// Sizes of tests, see [`AlgorithmTask::at`]; the sizes of training where there are none.
     #[serde(default)]
     pub test: Vec<Vec<usize>>,
+    /// How sizes grow in training; all from the first batch on where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<Curriculum>,
+}
+
+/// A curriculum on sizes: those of an epoch's training batches go no higher than `first` in the first epoch and `step` higher in each one after it, up to what the
+/// task has. Validation and tests have all sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Curriculum {
+    /// The largest size of the first epoch.
+    pub first: usize,
+    /// What each epoch adds to it.
+    pub step: usize,
+}
+
+impl Default for Curriculum {
+    /// That of Joulin and Mikolov (2015, section 4): up to 3, then one more in each epoch.
+    fn default() -> Self {
+        Self { first: 3, step: 1 }
+    }
+}
+
+impl Curriculum {
+    /// The largest size of an epoch, from 0.
+    pub fn most(self, epoch: usize) -> usize {
+        self.first.saturating_add(self.step.saturating_mul(epoch))
+    }
 }
 
 /// How many sequences there are.
@@ -114,15 +141,15 @@ impl AlgorithmRecipe {
     ///
     /// # Errors
     /// When there is none of this name.
-    pub fn task(&self) -> Result<Algorithm> {
-        Ok(Algorithm::named(&self.data.task)?)
+    pub fn task(&self) -> Result<AlgorithmTask> {
+        AlgorithmTask::named(&self.data.task)
     }
 
     /// The model's config.
     ///
     /// # Errors
     /// When the architecture or a key is unknown, naming it.
-    pub fn config(&self) -> Result<SequenceConfig> {
+    pub fn config(&self) -> Result<AlgorithmConfig> {
         let mut keys = self.model.clone();
         let architecture = match keys.remove("architecture") {
             Some(Value::String(name)) => name,
@@ -134,7 +161,7 @@ impl AlgorithmRecipe {
         };
         let changes = serde_json::to_value(keys).map_err(Error::json(Path::new("model")))?;
         let changes = changes.as_object().cloned().unwrap_or_default();
-        Ok(SequenceConfig::new(&architecture, self.task()?.sizes(), changes)?)
+        AlgorithmConfig::new(&architecture, &self.task()?, changes)
     }
 
     fn validate(&self) -> std::result::Result<(), String> {
@@ -174,8 +201,8 @@ impl RunRecipe for AlgorithmRecipe {
     }
 
     fn continues(&self, other: &Self) -> bool {
-        (&self.name, &self.model, &self.data.task, &self.batches)
-            == (&other.name, &other.model, &other.data.task, &other.batches)
+        (&self.name, &self.model, &self.data.task, &self.data.curriculum, &self.batches)
+            == (&other.name, &other.model, &other.data.task, &other.data.curriculum, &other.batches)
     }
 }
 

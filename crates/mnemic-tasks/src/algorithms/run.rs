@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use mnemic_models::{AnySequenceModel, ParamStore, SequenceConfig, save_pretrained};
+use mnemic_models::ParamStore;
 use mnemic_train::{Observer, Reason, Report, Trainer, Validation};
 use serde::{Deserialize, Serialize};
 
+use super::learner::{AlgorithmConfig, AlgorithmNet, AlgorithmTask};
 use super::problem::{AlgorithmProblem, evaluate_sequences};
 use super::recipe::AlgorithmRecipe;
+use super::score::SequenceScore;
 use crate::babi::RunOptions;
 use crate::provenance::Provenance;
 use crate::run_folder::{RunRecipe, claim, finished};
@@ -29,6 +31,12 @@ pub struct AlgorithmTest {
     pub error_percent: f64,
     /// The mean share of a sequence before its first error, in percent ("fine" accuracy, Grefenstette et al. 2015).
     pub fine_percent: f64,
+    /// Of patterns, the sizes of which no sequence is wrong, in percent (Joulin and Mikolov 2015, table 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solved_percent: Option<f64>,
+    /// Whether the likeliest actions were done in full, where a model has such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<bool>,
 }
 
 /// What a run has come to; `result.json` in the run's folder.
@@ -44,7 +52,7 @@ pub struct AlgorithmResult {
     pub seed: u64,
     /// The validation of the weights that were kept, those of the lowest validation loss.
     pub validation: Validation,
-    /// Training sequences seen.
+    /// Training sequences seen; of patterns, streams of ten sequences or more.
     pub sequences: u64,
     /// The tests, made once with the weights that were kept.
     pub tests: Vec<AlgorithmTest>,
@@ -82,6 +90,7 @@ pub fn train_algorithm(
         store: &store,
         task: recipe.task()?,
         batches: &recipe.batches,
+        curriculum: recipe.data.curriculum,
         seed: recipe.train.seed,
         device: device.clone(),
         fingerprint: fingerprint(recipe, &config)?,
@@ -98,30 +107,67 @@ pub fn train_algorithm(
     Ok(result)
 }
 
+/// The tests at all sizes, first with soft actions and then with whole ones where the model has such.
 fn tests(
     recipe: &AlgorithmRecipe,
-    model: &AnySequenceModel,
+    model: &AlgorithmNet,
     device: &Device,
 ) -> Result<Vec<AlgorithmTest>> {
-    let task = recipe.task()?;
-    let counts = (recipe.batches.size, recipe.batches.evaluation);
+    let soft = model.with_rounding(false);
+    let whole = model.with_rounding(true);
+    let models = match (&soft, &whole) {
+        (Some(soft), Some(whole)) => vec![(soft, Some(false)), (whole, Some(true))],
+        _ => vec![(model, None)],
+    };
     let sizes = match recipe.data.test.as_slice() {
         [] => vec![vec![]],
         sizes => sizes.to_vec(),
     };
-    let test = |sizes: Vec<usize>| {
-        let task = if sizes.is_empty() { task } else { task.at(&sizes)? };
-        let score = evaluate_sequences(model, &task, counts, recipe.train.seed, device)?;
-        Ok(AlgorithmTest {
-            sequences: score.sequences,
-            bits: score.cost(),
-            wrong_bits: score.wrong(),
-            error_percent: 100. * score.wrong_sequences as f64 / score.sequences.max(1) as f64,
-            fine_percent: 100. * score.fine(),
-            sizes,
-        })
-    };
-    sizes.into_iter().map(test).collect()
+    let mut out = vec![];
+    for sizes in sizes {
+        for &(model, rounding) in &models {
+            let test = test(recipe, model, &sizes, device)?;
+            out.push(AlgorithmTest { rounding, ..test });
+        }
+    }
+    Ok(out)
+}
+
+fn test(
+    recipe: &AlgorithmRecipe,
+    model: &AlgorithmNet,
+    sizes: &[usize],
+    device: &Device,
+) -> Result<AlgorithmTest> {
+    let task = recipe.task()?;
+    let task = if sizes.is_empty() { task } else { task.at(sizes)? };
+    let counts = (recipe.batches.size, recipe.batches.evaluation);
+    let evaluate =
+        |task: &AlgorithmTask| evaluate_sequences(model, task, counts, recipe.train.seed, device);
+    let (mut score, mut solved) = (SequenceScore::default(), None);
+    match task.each_size() {
+        Some(each) => {
+            let (count, mut right) = (each.clone().count(), 0);
+            for n in each {
+                let one = task.at(&[n])?;
+                let at = evaluate(&one)?;
+                right += usize::from(at.wrong_sequences == 0);
+                score.add(at);
+            }
+            solved = Some(100. * right as f64 / count.max(1) as f64);
+        }
+        None => score = evaluate(&task)?,
+    }
+    Ok(AlgorithmTest {
+        sequences: score.sequences,
+        bits: score.cost(),
+        wrong_bits: score.wrong(),
+        error_percent: 100. * score.wrong_sequences as f64 / score.sequences.max(1) as f64,
+        fine_percent: 100. * score.fine(),
+        sizes: sizes.to_vec(),
+        solved_percent: solved,
+        rounding: None,
+    })
 }
 
 fn summary(
@@ -147,22 +193,26 @@ fn summary(
 }
 
 /// Whatever must be the same for a run to go on.
-fn fingerprint(recipe: &AlgorithmRecipe, config: &SequenceConfig) -> Result<String> {
+fn fingerprint(recipe: &AlgorithmRecipe, config: &AlgorithmConfig) -> Result<String> {
     let parts = (config, &recipe.data.task, &recipe.batches);
-    serde_json::to_string(&parts).map_err(Error::json(Path::new("recipe")))
+    let json = |e| Error::json(Path::new("recipe"))(e);
+    match recipe.data.curriculum {
+        Some(curriculum) => serde_json::to_string(&(parts, curriculum)).map_err(json),
+        None => serde_json::to_string(&parts).map_err(json),
+    }
 }
 
 fn save(
     recipe: &AlgorithmRecipe,
     options: &RunOptions,
-    config: &SequenceConfig,
+    config: &AlgorithmConfig,
     store: &ParamStore,
     result: &AlgorithmResult,
 ) -> Result<()> {
     let dir = &options.run_dir;
     let text = recipe.to_toml()?;
     let files = [("recipe.toml", text.as_str())];
-    save_pretrained::<AnySequenceModel>(dir.join("model"), config, store, &files)?;
+    config.save(&dir.join("model"), store, &files)?;
     let path = dir.join("result.json");
     let text = serde_json::to_string_pretty(result).map_err(Error::json(&path))?;
     crate::files::write(&path, text.as_bytes())

@@ -34,7 +34,16 @@ pub struct AlgorithmRow {
     pub fine_percent: f64,
     /// Whether `train.stop_when` was reached.
     pub converged: bool,
-    /// Training sequences seen.
+    /// Of patterns, the sizes of which no sequence is wrong, in percent.
+    #[serde(default)]
+    pub solved_percent: Option<f64>,
+    /// Whether actions were rounded, where a model has such.
+    #[serde(default)]
+    pub rounding: Option<bool>,
+    /// The loss of the validation by which the weights were kept, which chooses among seeds.
+    #[serde(default)]
+    pub validation_loss: Option<f64>,
+    /// Training sequences seen; of patterns, streams of ten or more.
     pub trained_sequences: u64,
     /// CPU minutes of the run.
     pub cpu_minutes: Option<f64>,
@@ -60,6 +69,9 @@ impl AlgorithmRow {
             error_percent: rounded(test.error_percent, 2),
             fine_percent: rounded(test.fine_percent, 2),
             converged: result.converged,
+            solved_percent: test.solved_percent.map(|x| rounded(x, 2)),
+            rounding: test.rounding,
+            validation_loss: Some(rounded(result.validation.loss, 6)),
             trained_sequences: result.sequences,
             cpu_minutes: result.cpu_seconds.map(|s| rounded(s / 60., 1)),
             commit: p.commit.clone(),
@@ -73,7 +85,8 @@ impl AlgorithmRow {
 impl Row for AlgorithmRow {
     fn key(&self) -> impl Ord {
         // Sizes in the order of their numbers: one digit more is a longer test.
-        (self.task.clone(), self.recipe.clone(), self.seed, self.sizes.len(), self.sizes.clone())
+        let test = (self.sizes.len(), self.sizes.clone(), self.rounding);
+        (self.task.clone(), self.recipe.clone(), self.seed, test)
     }
 }
 
@@ -137,36 +150,43 @@ pub fn algorithm_page(folder: &Path) -> Result<String> {
     let mut out = String::from(
         "# Algorithmic tasks\n\nWritten by `cargo xtask bench algorithms`; every run is a row of `results.csv` beside its recipe. Figures are medians over the \
          seeds. *Converged*: the goal of the recipe was reached. *Wrong*: sequences in which anything is wrong; *fine*: the share of a sequence before its first \
-         error; *bits*: cross-entropy of a sequence.\n",
+         error; *bits*: cross-entropy of a sequence; *solved*: the sizes of which no sequence is wrong, and in brackets those of the seed with the lowest validation \
+         loss.\n",
     );
     for (task, models) in &tasks {
         let _ = write!(out, "\n## {task}\n\n");
-        out.push_str(
-            "| recipe | test | wrong % | fine % | bits | converged | sequences | CPU minutes |\n\
-             | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        let solved = models.values().flatten().any(|row| row.solved_percent.is_some());
+        let (title, rule) = if solved { (" solved % |", " ---: |") } else { ("", "") };
+        let _ = write!(
+            out,
+            "| recipe | test |{title} wrong % | fine % | bits | converged | sequences | CPU minutes |\n\
+             | --- | --- |{rule} ---: | ---: | ---: | ---: | ---: | ---: |\n",
         );
         for (model, rows) in models {
-            lines(model, rows, &mut out);
+            lines(model, rows, solved, &mut out);
         }
     }
     Ok(out)
 }
 
-fn lines(model: &str, rows: &[AlgorithmRow], out: &mut String) {
-    let mut sizes: Vec<&str> = vec![];
+fn lines(model: &str, rows: &[AlgorithmRow], solved: bool, out: &mut String) {
+    let mut tests: Vec<(&str, Option<bool>)> = vec![];
     for row in rows {
-        if !sizes.contains(&row.sizes.as_str()) {
-            sizes.push(&row.sizes);
+        if !tests.contains(&(&row.sizes, row.rounding)) {
+            tests.push((&row.sizes, row.rounding));
         }
     }
-    for size in sizes {
-        let runs: Vec<&AlgorithmRow> = rows.iter().filter(|row| row.sizes == size).collect();
+    for (size, rounding) in tests {
+        let fits = |row: &&AlgorithmRow| (row.sizes.as_str(), row.rounding) == (size, rounding);
+        let runs: Vec<&AlgorithmRow> = rows.iter().filter(fits).collect();
         let middle = |of: fn(&AlgorithmRow) -> f64| median(runs.iter().map(|row| of(row)));
         let converged = runs.iter().filter(|row| row.converged).count();
         let size = if size.is_empty() { "as trained" } else { size };
+        let how = if rounding == Some(true) { ", rounded" } else { "" };
+        let solved = if solved { solved_cell(&runs) } else { String::new() };
         let _ = writeln!(
             out,
-            "| {model} | {size} | {:.1} | {:.1} | {:.3} | {converged} of {} | {:.0} | {:.1} |",
+            "| {model} | {size}{how} |{solved} {:.1} | {:.1} | {:.3} | {converged} of {} | {:.0} | {:.1} |",
             middle(|row| row.error_percent),
             middle(|row| row.fine_percent),
             middle(|row| row.bits),
@@ -175,6 +195,14 @@ fn lines(model: &str, rows: &[AlgorithmRow], out: &mut String) {
             middle(|row| row.cpu_minutes.unwrap_or(f64::NAN)),
         );
     }
+}
+
+/// The median of the sizes solved and, in brackets, those of the seed with the lowest validation loss.
+fn solved_cell(runs: &[&AlgorithmRow]) -> String {
+    let of = |row: &&AlgorithmRow| row.solved_percent.unwrap_or(f64::NAN);
+    let loss = |row: &&AlgorithmRow| row.validation_loss.unwrap_or(f64::INFINITY);
+    let chosen = runs.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).map_or(f64::NAN, of);
+    format!(" {:.1} ({chosen:.1}) |", median(runs.iter().map(of)))
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -203,6 +231,9 @@ mod tests {
             error_percent: error,
             fine_percent: 100. - error,
             converged: seed != 2,
+            solved_percent: None,
+            rounding: None,
+            validation_loss: None,
             trained_sequences: 3200,
             cpu_minutes: Some(1.5),
             commit: "abc".into(),
@@ -232,5 +263,30 @@ mod tests {
             "{page}"
         );
         assert!(page.find("| 20 |").unwrap() < page.find("| 100 |").unwrap());
+        assert!(!page.contains("solved %"));
+    }
+
+    #[test]
+    fn of_patterns_the_best_on_validation_stands_beside_the_median() {
+        let run = |seed, solved, rounding, loss| AlgorithmRow {
+            solved_percent: Some(solved),
+            rounding: Some(rounding),
+            validation_loss: Some(loss),
+            ..row(seed, "2 × 60", 0.)
+        };
+        let rows = [
+            run(1, 30., false, 0.5),
+            run(2, 100., false, 0.1),
+            run(3, 40., false, 0.2),
+            run(1, 50., true, 0.5),
+        ];
+        let mut out = String::new();
+        lines("stack-rnn/stack", &rows, true, &mut out);
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[0].starts_with("| stack-rnn/stack | 2 × 60 | 40.0 (100.0) | 0.0 |"), "{out}");
+        assert!(
+            lines[1].starts_with("| stack-rnn/stack | 2 × 60, rounded | 50.0 (50.0) |"),
+            "{out}"
+        );
     }
 }

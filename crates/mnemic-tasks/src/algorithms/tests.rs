@@ -67,3 +67,49 @@ fn mistakes_are_named() {
     assert!(error("per_epoch = 6", "per_epoch = 0").contains("batches.per_epoch"));
     assert!(error("seed = 3", "seeds = 3").contains("seeds"));
 }
+
+/// A stack RNN on streams, with a curriculum.
+fn pattern() -> AlgorithmRecipe {
+    let text = "name = \"small\"\n[model]\narchitecture = \"stack-rnn\"\nhidden_size = 8\nstacks = 2\n\
+                [data]\ndataset = \"algorithms\"\ntask = \"anbn\"\ntest = [[1, 4]]\ncurriculum = { first = 2 }\n\
+                [batches]\nsize = 4\nper_epoch = 5\nevaluation = 1\n\
+                [train]\nseed = 3\nepochs = 2\noptimizer = { name = \"adam\", lr = 0.01 }\n";
+    AlgorithmRecipe::parse(text, "small.toml").unwrap()
+}
+
+#[test]
+fn patterns_are_tested_size_by_size_with_and_without_rounding() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let recipe = pattern();
+    assert_eq!(recipe.data.curriculum, Some(Curriculum { first: 2, step: 1 }));
+    let result = train_algorithm(&recipe, &options(dir.path()), &mut ()).unwrap();
+    let rounding: Vec<_> = result.tests.iter().map(|test| test.rounding).collect();
+    assert_eq!(rounding, [Some(false), Some(true)]);
+    for test in &result.tests {
+        // Four rows of ten sequences of each of four sizes.
+        assert_eq!((test.sizes.as_slice(), test.sequences), (&[1, 4][..], 160));
+        let solved = test.solved_percent.unwrap();
+        assert!(solved % 25. == 0. && solved <= 100. - test.error_percent, "{test:?}");
+    }
+    let rows = AlgorithmRow::of(&recipe, Path::new("stack.toml"), &result);
+    assert_eq!(rows.len(), 2);
+    let model = AlgorithmModel::open(dir.path(), crate::Place::default()).unwrap();
+    assert!(model.watch(&[2], 0).unwrap().len() >= 3 + 2 + 2);
+}
+
+#[test]
+fn a_curriculum_is_gone_on_with_and_not_changed_on_the_way() {
+    let (one, two) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+    let long = pattern();
+    let mut short = long.clone();
+    short.train.epochs = 1;
+    train_algorithm(&short, &options(one.path()), &mut ()).unwrap();
+    let mut other = long.clone();
+    other.data.curriculum = None;
+    assert!(train_algorithm(&other, &options(one.path()), &mut ()).is_err());
+    train_algorithm(&long, &options(one.path()), &mut ()).unwrap();
+    train_algorithm(&long, &options(two.path()), &mut ()).unwrap();
+    let weights = |dir: &Path| std::fs::read(dir.join("model/model.safetensors")).unwrap();
+    assert_eq!(weights(one.path()), weights(two.path()));
+    train_algorithm(&other, &options(tempfile::TempDir::new().unwrap().path()), &mut ()).unwrap();
+}

@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
-use mnemic_data::algorithms::SequenceBatch;
+use candle_core::{Device, Tensor};
+use mnemic_data::algorithms::{CellBatch, SequenceBatch};
 use mnemic_models::{
-    AnySequenceModel, Context, Pretrained, SequenceModel, Watched, from_pretrained, softmax,
+    AnyRolloutModel, AnySequenceModel, Context, RolloutModel, SequenceModel, softmax,
 };
 use mnemic_pictures::{Facts, HeatMap, Scale, Section};
 
+use super::drawing::{channels, over_time, sigmoid, watched};
+use super::learner::{AlgorithmNet, AlgorithmTask};
 use super::problem::Stream;
 use super::recipe::AlgorithmRecipe;
 use super::run::AlgorithmResult;
+use super::walks::Walks;
 use crate::run_folder::RunRecipe;
 use crate::{Error, Place, Result};
 
@@ -24,7 +27,7 @@ pub struct AlgorithmModel {
     pub recipe: AlgorithmRecipe,
     /// What its tests gave, where the run's folder says so.
     pub result: Option<AlgorithmResult>,
-    model: AnySequenceModel,
+    model: AlgorithmNet,
     device: Device,
 }
 
@@ -40,15 +43,10 @@ impl AlgorithmModel {
         let text = crate::recipe::file::text(&folder.join("recipe.toml"))?;
         let recipe =
             AlgorithmRecipe::parse(&text, &folder.join("recipe.toml").display().to_string())?;
-        let model: Pretrained<AnySequenceModel> = from_pretrained(&folder, DType::F32, &device)?;
-        let sizes = recipe.task()?.sizes();
-        if (model.model.input_size(), model.model.output_size()) != sizes {
-            let reason = format!("expected widths {sizes:?} for {}", recipe.data.task);
-            return Err(Error::recipe(folder.display().to_string(), reason));
-        }
+        let model = AlgorithmNet::open(&folder, &recipe.task()?, &device)?;
         let result = std::fs::read(path.join("result.json")).ok();
         let result = result.and_then(|text| serde_json::from_slice(&text).ok());
-        Ok(Self { path: folder, recipe, result, model: model.model, device })
+        Ok(Self { path: folder, recipe, result, model, device })
     }
 
     /// What the run came to.
@@ -79,185 +77,70 @@ impl AlgorithmModel {
     pub fn watch(&self, sizes: &[usize], number: usize) -> Result<Vec<Section>> {
         let task = self.recipe.task()?;
         let task = if sizes.is_empty() { task } else { task.at(sizes)? };
-        let batch = task.batch(1, self.recipe.train.seed, Stream::Test.number(number))?;
-        let (t, i) = (batch.steps, batch.input_size);
+        let stream = (self.recipe.train.seed, Stream::Test.number(number));
+        let maps = match (task, &self.model) {
+            (AlgorithmTask::Steps(task), AlgorithmNet::Steps(model)) => {
+                self.steps(&task.batch(1, stream.0, stream.1)?, model)?
+            }
+            (AlgorithmTask::Walks { task, length }, AlgorithmNet::Walks(model)) => {
+                self.walk(task.batch(length, 1, stream.0, stream.1)?, model)?
+            }
+            _ => vec![],
+        };
+        Ok(maps.into_iter().map(Section::from).collect())
+    }
+
+    fn steps(&self, batch: &SequenceBatch, model: &AnySequenceModel) -> Result<Vec<HeatMap>> {
+        let (t, i, o) = (batch.steps, batch.input_size, batch.output_size);
         let inputs = Tensor::from_slice(&batch.inputs, (1, t, i), &self.device)?;
         let ctx = Context::eval().watching();
-        let scores = self.model.forward(&inputs, None, &ctx)?;
+        let scores = model.forward(&inputs, None, &ctx)?;
         let mut maps = vec![];
-        let channels = channels(&batch.inputs, t, i, |_| true);
-        maps.push(over_time("Inputs", "channel", channels, Scale::Auto));
-        maps.extend(said(&batch, &scores.squeeze(0)?)?);
+        let all = channels(&batch.inputs, t, i, |_| true);
+        maps.push(over_time("Inputs", "channel", all, Scale::Auto));
+        let scored = |step: usize| batch.scored[step];
+        maps.extend(said(&batch.targets, (t, o), batch.symbols, scored, &scores.squeeze(0)?)?);
         maps.extend(watched(&ctx.take_trace())?);
-        Ok(maps.into_iter().map(Section::from).collect())
+        Ok(maps)
+    }
+
+    /// Cells and outputs have no steps in common with those of the walk.
+    fn walk(&self, batch: CellBatch, model: &AnyRolloutModel) -> Result<Vec<HeatMap>> {
+        let (n, i, m, o) = (batch.cells, batch.input_size, batch.outputs, batch.output_size);
+        let all = channels(&batch.inputs, n, i, |_| true);
+        let mut cells = over_time("Cells", "channel", all, Scale::Unit);
+        cells.col_label = "cell".to_string();
+        let (targets, symbols) = (batch.targets.clone(), batch.symbols);
+        let ctx = Context::eval().watching();
+        let walks = Walks::new(batch, &self.device)?;
+        let scores = model.rollout(&walks.cells, &ctx)?.scores.squeeze(0)?;
+        let mut outputs = said(&targets, (m, o), symbols, |_| true, &scores)?;
+        outputs.iter_mut().for_each(|map| map.col_label = "output".to_string());
+        let mut maps = vec![cells];
+        maps.extend(outputs);
+        maps.extend(watched(&ctx.take_trace())?);
+        Ok(maps)
     }
 }
 
 /// The target and what is said, at the steps that are scored; of symbols, how likely the right one is.
-fn said(batch: &SequenceBatch, scores: &Tensor) -> Result<[HeatMap; 2]> {
-    let (t, o) = (batch.steps, batch.output_size);
-    let scored = |step: usize| batch.scored[step];
-    let target = channels(&batch.targets, t, o, scored);
-    let probabilities = match batch.symbols {
+fn said(
+    targets: &[f32],
+    (t, o): (usize, usize),
+    symbols: bool,
+    scored: impl Fn(usize) -> bool,
+    scores: &Tensor,
+) -> Result<[HeatMap; 2]> {
+    let target = channels(targets, t, o, &scored);
+    let probabilities = match symbols {
         true => softmax(scores)?,
         false => sigmoid(scores)?,
     };
     let probabilities = probabilities.flatten_all()?.to_vec1::<f32>()?;
-    let said = channels(&probabilities, t, o, scored);
-    let name = if batch.symbols { "symbol" } else { "channel" };
+    let said = channels(&probabilities, t, o, &scored);
+    let name = if symbols { "symbol" } else { "channel" };
     Ok([
         over_time("Target", name, target, Scale::Unit),
         over_time("Output (probability)", name, said, Scale::Unit),
     ])
-}
-
-fn sigmoid(scores: &Tensor) -> Result<Tensor> {
-    Ok((scores.neg()?.exp()? + 1.)?.recip()?)
-}
-
-/// `(t, width)` turned round to one row a channel; steps that are left out are no numbers.
-fn channels(
-    values: &[f32],
-    t: usize,
-    width: usize,
-    shown: impl Fn(usize) -> bool,
-) -> Vec<Vec<f32>> {
-    let at = |channel: usize, step: usize| match shown(step) {
-        true => values[step * width + channel],
-        false => f32::NAN,
-    };
-    (0..width).map(|channel| (0..t).map(|step| at(channel, step)).collect()).collect()
-}
-
-fn over_time(title: &str, rows: &str, values: Vec<Vec<f32>>, scale: Scale) -> HeatMap {
-    let steps = values.first().map_or(0, Vec::len);
-    HeatMap {
-        title: title.to_string(),
-        row_label: rows.to_string(),
-        col_label: "time step".to_string(),
-        rows: (0..values.len()).map(|i| i.to_string()).collect(),
-        cols: (0..steps).map(|i| i.to_string()).collect(),
-        values: values.into_iter().flatten().collect(),
-        scale,
-    }
-}
-
-/// One map for each head of each weighting, and the memory after the last step.
-fn watched(trace: &[Watched]) -> Result<Vec<HeatMap>> {
-    let mut names: Vec<&str> = vec![];
-    for entry in trace {
-        if !names.contains(&entry.name.as_str()) {
-            names.push(&entry.name);
-        }
-    }
-    let mut maps = vec![];
-    for name in names {
-        let values: Vec<&Tensor> =
-            trace.iter().filter(|entry| entry.name == name).map(|entry| &entry.value).collect();
-        let title = name.replace('_', " ");
-        match values.first().map_or(0, |first| first.rank()) {
-            3 if name == "memory" => maps.extend(last(&title, "number", &values)?),
-            3 if name == "link" => maps.extend(last(&title, "slot written before", &values)?),
-            3 => maps.extend(heads(name, &values)?),
-            2 => {
-                let rows = values.iter().map(|v| Ok(squashed(name, &v.get(0)?)?.to_vec1::<f32>()?));
-                let columns = rows.collect::<Result<Vec<_>>>()?;
-                let mut map = over_time(&title, "place", aligned(&columns), Scale::Unit);
-                name_rows(name, &mut map);
-                maps.push(map);
-            }
-            _ => {}
-        }
-    }
-    Ok(maps)
-}
-
-/// What is watched before the function that brings it into its range is shown after it.
-fn squashed(name: &str, values: &Tensor) -> Result<Tensor> {
-    match name {
-        "gates" => sigmoid(values),
-        "read_modes" => Ok(softmax(values)?),
-        _ => Ok(values.clone()),
-    }
-}
-
-/// Gives the rows of a map their own names.
-fn name_rows(name: &str, map: &mut HeatMap) {
-    let names: Vec<String> = match name {
-        "read_modes" => ["backward", "content", "forward"].map(String::from).to_vec(),
-        "gates" => {
-            let heads = map.rows.len().saturating_sub(2);
-            let free = (1..=heads).map(|head| format!("free {head}"));
-            free.chain(["allocation".into(), "write".into()]).collect()
-        }
-        _ => return,
-    };
-    if names.len() == map.rows.len() {
-        map.row_label = if name == "gates" { "gate" } else { "mode" }.to_string();
-        map.rows = names;
-    }
-}
-
-/// Weightings `(1, heads, n)` of every step.
-fn heads(name: &str, values: &[&Tensor]) -> Result<Vec<HeatMap>> {
-    let title = name.replace('_', " ");
-    let count = values.first().map_or(Ok(0), |first| first.dim(1))?;
-    let head = |head: usize| -> Result<HeatMap> {
-        let row = |v: &&Tensor| Ok(squashed(name, &v.get(0)?.get(head)?)?.to_vec1::<f32>()?);
-        let columns = values.iter().map(row).collect::<Result<Vec<_>>>()?;
-        let title = if count > 1 { format!("{title}, head {}", head + 1) } else { title.clone() };
-        let mut map = over_time(&title, "slot", aligned(&columns), Scale::Unit);
-        name_rows(name, &mut map);
-        Ok(map)
-    };
-    (0..count).map(head).collect()
-}
-
-/// Columns as rows over time. Where they grow at both ends, by two a step, the middle stays where it is; places that are not there yet are no
-/// numbers.
-fn aligned(columns: &[Vec<f32>]) -> Vec<Vec<f32>> {
-    let most = columns.iter().map(Vec::len).max().unwrap_or(0);
-    let both_ends = columns.len() > 1
-        && columns.iter().enumerate().all(|(step, column)| column.len() == 2 * (step + 1));
-    let place = |column: &Vec<f32>, row: usize| {
-        let below = if both_ends { (most - column.len()) / 2 } else { 0 };
-        row.checked_sub(below).and_then(|i| column.get(i)).copied().unwrap_or(f32::NAN)
-    };
-    (0..most).map(|row| columns.iter().map(|column| place(column, row)).collect()).collect()
-}
-
-/// The memory `(1, n, w)` or another matrix of slots after the last step.
-fn last(title: &str, columns: &str, values: &[&Tensor]) -> Result<Option<HeatMap>> {
-    let Some(memory) = values.last() else { return Ok(None) };
-    let rows = memory.get(0)?.to_vec2::<f32>()?;
-    let width = rows.first().map_or(0, Vec::len);
-    Ok(Some(HeatMap {
-        title: format!("{title} after the last step"),
-        row_label: "slot".to_string(),
-        col_label: columns.to_string(),
-        rows: (0..rows.len()).map(|i| i.to_string()).collect(),
-        cols: (0..width).map(|i| i.to_string()).collect(),
-        values: rows.into_iter().flatten().collect(),
-        scale: Scale::Diverging,
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_that_grow_at_both_ends_keep_their_middle() {
-        let columns = vec![vec![1., 2.], vec![3., 4., 5., 6.]];
-        let rows = aligned(&columns);
-        let shown: Vec<Vec<Option<f32>>> = rows
-            .iter()
-            .map(|row| row.iter().map(|x| (!x.is_nan()).then_some(*x)).collect())
-            .collect();
-        let expected =
-            [[None, Some(3.)], [Some(1.), Some(4.)], [Some(2.), Some(5.)], [None, Some(6.)]];
-        assert_eq!(shown, expected.map(|row| row.to_vec()));
-        let rows = aligned(&[vec![1.], vec![2., 3.]]);
-        assert!(rows[0] == [1., 2.] && rows[1][0].is_nan() && rows[1][1] == 3.);
-    }
 }
