@@ -99,7 +99,7 @@ fn tapes_equal_plain() {
         let seen = 2 * radius + 1;
         let tapes = waves(&[3, n, 4], 1., 1., DType::F64);
         agree(
-            &[tapes.clone()],
+            std::slice::from_ref(&tapes),
             |x| Ok(vec![read_tape(&x[0], &positions, radius)?]),
             |x| Ok(vec![plain::read_tape(&x[0], &positions, radius)?]),
         );
@@ -113,7 +113,7 @@ fn tapes_equal_plain() {
     // A tape shorter than what a head sees can be read, not written.
     let tapes = waves(&[1, 2, 3], 1., 1., DType::F64);
     agree(
-        &[tapes.clone()],
+        std::slice::from_ref(&tapes),
         |x| Ok(vec![read_tape(&x[0], &[1], 2)?]),
         |x| Ok(vec![plain::read_tape(&x[0], &[1], 2)?]),
     );

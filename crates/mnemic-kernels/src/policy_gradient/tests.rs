@@ -16,7 +16,7 @@ fn equals_plain_and_finite_differences() {
             let (chosen, advantages) = choices(n, actions);
             let logits = waves(&[n, actions], 1., 2., DType::F64);
             agree(
-                &[logits.clone()],
+                std::slice::from_ref(&logits),
                 |x| Ok(vec![policy_gradient(&x[0], &chosen, &advantages, entropy)?]),
                 |x| Ok(vec![plain::policy_gradient(&x[0], &chosen, &advantages, entropy)?]),
             );
@@ -37,7 +37,7 @@ fn the_mean_gradient_is_that_of_the_expected_reward() {
     for baseline in [0., 0.7] {
         let mut gradient = [0.; 3];
         for action in 0..3 {
-            let all = crate::checks::run(&[logits.clone()], &|x: &[Tensor]| {
+            let all = crate::checks::run(std::slice::from_ref(&logits), &|x: &[Tensor]| {
                 Ok(vec![policy_gradient(&x[0], &[action], &[rewards[action] - baseline], 0.)?])
             });
             // The probe's factor of the loss.

@@ -194,7 +194,7 @@ mod tests {
         let at = |name: &str, value: &[f32]| Watched {
             name: name.into(),
             step: 0,
-            value: Tensor::new(&[value], &candle_core::Device::Cpu).unwrap(),
+            value: Tensor::from_slice(value, (1, value.len()), &candle_core::Device::Cpu).unwrap(),
         };
         let modes = at("read_modes", &[0., 0., 0.]);
         let modes = Watched { value: modes.value.unsqueeze(0).unwrap(), ..modes };

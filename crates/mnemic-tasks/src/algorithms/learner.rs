@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use mnemic_data::algorithms::{Algorithm, Cells, cell_tasks};
 use mnemic_models::{
     AnyRolloutModel, AnySequenceModel, Context, ParamStore, RolloutConfig, RolloutModel,
@@ -76,7 +75,7 @@ impl AlgorithmTask {
     }
 
     /// All sizes, where they are tested one by one.
-    pub(super) fn each_size(&self) -> Option<std::ops::RangeInclusive<usize>> {
+    pub fn each_size(&self) -> Option<std::ops::RangeInclusive<usize>> {
         match self {
             Self::Steps(task) => task.each_size(),
             Self::Walks { .. } => None,
@@ -129,11 +128,12 @@ impl AlgorithmConfig {
         }
     }
 
-    /// The model with its parameters from `vb`.
+    /// The model with its parameters in `store`, new ones where it has none.
     ///
     /// # Errors
     /// When the config is not valid, or a parameter exists with another shape or type.
-    pub fn build(&self, vb: VarBuilder<'_>) -> Result<AlgorithmNet> {
+    pub fn build(&self, store: &ParamStore, device: &Device) -> Result<AlgorithmNet> {
+        let vb = store.builder(DType::F32, device);
         Ok(match self {
             Self::Steps(config) => AlgorithmNet::Steps(config.build(vb)?),
             Self::Walks(config) => AlgorithmNet::Walks(config.build(vb)?),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use mnemic_models::ParamStore;
 use mnemic_train::{Observer, Reason, Report, Trainer, Validation};
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ pub fn train_algorithm(
     let config = recipe.config()?;
     claim(recipe, &options.run_dir)?;
     let store = ParamStore::new(recipe.train.seed);
-    let model = config.build(store.builder(DType::F32, &device))?;
+    let model = config.build(&store, &device)?;
     let mut problem = AlgorithmProblem {
         model: &model,
         store: &store,

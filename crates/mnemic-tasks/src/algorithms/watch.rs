@@ -16,7 +16,7 @@ use super::recipe::AlgorithmRecipe;
 use super::run::AlgorithmResult;
 use super::walks::Walks;
 use crate::run_folder::RunRecipe;
-use crate::{Error, Place, Result};
+use crate::{Place, Result};
 
 /// A trained model with the recipe that it came from.
 #[derive(Debug)]

@@ -284,8 +284,8 @@ impl Heads {
         let mut moves = Vec::with_capacity(self.output.len());
         for row in 0..self.output.len() {
             let mut chosen = [0; 3];
-            for (head, chosen) in chosen.iter_mut().enumerate() {
-                *chosen = decide(t, row, head, &logits[head][row]);
+            for (head, (chosen, logits)) in chosen.iter_mut().zip(&logits).enumerate() {
+                *chosen = decide(t, row, head, &logits[row]);
             }
             let [input, memory, output] = chosen;
             self.input[row] = (self.input[row] + n + input - 1) % n;
