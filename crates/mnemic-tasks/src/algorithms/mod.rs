@@ -34,6 +34,7 @@ mod table;
 mod tests;
 mod watch;
 
+pub(crate) use problem::Stream;
 pub use problem::{AlgorithmProblem, SequenceScore, evaluate_sequences};
 pub use recipe::{AlgorithmData, AlgorithmRecipe, SequenceBatches, is_algorithm};
 pub use run::{AlgorithmResult, AlgorithmTest, train_algorithm};

@@ -9,7 +9,7 @@ use mnemic_models::{
 };
 use mnemic_pictures::{Facts, HeatMap, Scale, Section};
 
-use super::problem::Stream;
+use super::Stream;
 use super::recipe::AlgorithmRecipe;
 use super::run::AlgorithmResult;
 use crate::run_folder::RunRecipe;
