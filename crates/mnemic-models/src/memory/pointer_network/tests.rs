@@ -151,7 +151,7 @@ fn tours_are_valid_and_a_wide_beam_finds_the_likeliest_of_all() {
             let expected = log_probability(&model, points, &found.answer);
             assert!((found.log_probability - expected).abs() < 1e-10);
         }
-        assert!(first.log_probability >= narrow.log_probability);
+        assert!(first.log_probability >= narrow.log_probability - 1e-12);
         assert!(wide[row].is_sorted_by(|a, b| a.log_probability >= b.log_probability));
     }
 }
@@ -210,7 +210,7 @@ fn hulls_of_three_points_are_learnt_without_error() {
     };
     let answers: Vec<Vec<u32>> = rows.iter().map(hull).collect();
     let batch = batch(&rows, DType::F32);
-    adam(&store, 0.01, 300, |_| loss(&model, &batch, &answers)? / 64.);
+    adam(&store, 0.01, 700, |_| loss(&model, &batch, &answers)? / 64.);
     let decoding = Decoding { width: 1, rule: Rule::Free, max_steps: 8 };
     let found = model.decode(&batch, &decoding, &Context::eval()).unwrap();
     let right = found.iter().zip(&answers).filter(|(f, a)| f[0].answer == **a).count();
