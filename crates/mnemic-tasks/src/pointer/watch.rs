@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use mnemic_data::planar::{Instance, PlanarTask};
-use mnemic_models::memory::pointer_network::{Decoding, PointerNetwork};
+use mnemic_models::memory::pointer_network::{Decoding, Hypothesis, PointerNetwork};
 use mnemic_models::{Context, Pretrained, Watched, from_pretrained};
 use mnemic_pictures::{Curve, Facts, HeatMap, Scale, Section, Series};
 
@@ -88,7 +88,7 @@ impl PointerModel {
         let right = judge(data.task, &instance, &answer, best.ended).right;
         Ok(vec![
             drawing(data.task, &instance, &answer, right).into(),
-            pointer_map(&ctx.take_trace(), &best.answer, n)?.into(),
+            pointer_map(&ctx.take_trace(), best, n)?.into(),
         ])
     }
 }
@@ -122,12 +122,14 @@ fn drawing(task: PlanarTask, instance: &Instance, answer: &[usize], right: bool)
 }
 
 /// The pointer weights of every step, time from left to right.
-fn pointer_map(trace: &[Watched], answer: &[u32], n: usize) -> Result<HeatMap> {
+fn pointer_map(trace: &[Watched], best: &Hypothesis, n: usize) -> Result<HeatMap> {
     let steps = trace
         .iter()
         .map(|entry| Ok(entry.value.get(0)?.to_vec1::<f32>()?))
         .collect::<Result<Vec<_>>>()?;
-    let said = answer.iter().chain(&[0]).map(|&at| name(at as usize));
+    // The step behind an answer that was cut off chose nothing.
+    let last = if best.ended { name(0) } else { "–".into() };
+    let said = best.answer.iter().map(|&at| name(at as usize)).chain([last]);
     Ok(HeatMap {
         title: "Pointer weights".into(),
         row_label: "position".into(),

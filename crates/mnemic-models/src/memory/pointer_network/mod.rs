@@ -11,8 +11,8 @@
 //!
 //! Parameters: `encoder` and `decoder` (an [`Lstm`] each), `pointer` (a [`Pointer`]), `start (d, 1)`, `end (h, 1)`.
 //!
-//! Differences from the paper: none that its text settles. It does not say what the encoder's state at the end symbol is; here it is a vector of its own. Decoders
-//! that may only take valid steps keep the probabilities of the free ones.
+//! Differences from the paper: the encoder reads the points alone, without a start symbol before them, and the position that ends an answer is a vector of its own
+//! (the paper leaves open how they come in). A search that may only take valid steps keeps the probabilities of the free one.
 
 mod config;
 mod decode;
