@@ -132,3 +132,30 @@ fn every_algorithm_trains_for_a_few_steps() {
     }
     assert!(count >= 47, "{count}");
 }
+
+/// The recipes of pointer networks are read, and each trains for a few steps.
+#[test]
+fn every_pointer_network_trains_for_a_few_steps() {
+    use mnemic_tasks::pointer::{PointerFile, PointerRecipe, train_pointer};
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let mut count = 0;
+    let overrides = [
+        "train.epochs=1",
+        "batches.size=4",
+        "batches.per_epoch=2",
+        "batches.evaluation=1",
+        "model.hidden_size=8",
+        "data.files=[]",
+    ];
+    for file in PointerFile::below(&models).unwrap() {
+        let path = &file.path;
+        let recipe = PointerRecipe::read(path, &overrides.map(String::from)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let options = RunOptions { run_dir: dir.path().into(), ..RunOptions::default() };
+        let result = train_pointer(&recipe, &options, &mut ()).unwrap();
+        assert!(result.validation.loss.is_finite(), "{path:?}");
+        assert!(result.tests.len() >= recipe.data.test.len(), "{path:?}");
+        count += 1;
+    }
+    assert!(count >= 6, "{count}");
+}

@@ -8,7 +8,7 @@ use mnemic_tasks::babi::{BabiData, BabiModel, Confusion, TestResult, confusions,
 use mnemic_tasks::pictures::{Curve, Facts, QaTrace, Section, curve_svg, page, svg};
 
 use crate::args::InspectArgs;
-use crate::{algorithms, output, text};
+use crate::{algorithms, output, pointer, text};
 
 /// Test examples looked at in search of `--examples` that fit.
 const SEARCH: usize = 5_000;
@@ -19,6 +19,9 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode> {
     }
     if algorithms::is_model(&args.run) {
         return algorithms::inspect(args);
+    }
+    if pointer::is_model(&args.run) {
+        return pointer::inspect(args);
     }
     let model = BabiModel::open_on(&args.run, args.device)?;
     let data =

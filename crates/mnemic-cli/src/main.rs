@@ -10,6 +10,7 @@ mod fine_tune;
 mod inspect;
 mod models;
 mod output;
+mod pointer;
 mod text;
 mod train;
 

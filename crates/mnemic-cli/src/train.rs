@@ -9,9 +9,10 @@ use mnemic_tasks::algorithms::is_algorithm;
 use mnemic_tasks::babi::{self, BabiModel, RunOptions};
 use mnemic_tasks::engine::{Interrupt, Observer, ProgressBar};
 use mnemic_tasks::fine_tune::is_fine_tune;
+use mnemic_tasks::pointer::is_pointer;
 
 use crate::args::{EvalArgs, TrainArgs};
-use crate::{algorithms, fine_tune, output};
+use crate::{algorithms, fine_tune, output, pointer};
 
 /// The exit code of a run that a signal stopped: that of Ctrl-C in a shell.
 const INTERRUPTED: u8 = 130;
@@ -31,6 +32,9 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     if is_algorithm(&args.recipe)? {
         return Ok(exit_code(algorithms::train(args)?));
+    }
+    if is_pointer(&args.recipe)? {
+        return Ok(exit_code(pointer::train(args)?));
     }
     let task = args.task.as_deref().map(str::parse).transpose()?;
     let recipe = Recipe::read_task(&args.recipe, task, &args.set)?;

@@ -6,6 +6,7 @@ pub mod batch;
 mod error;
 mod labelled;
 mod lines;
+pub mod planar;
 mod sampling;
 pub mod sst;
 pub mod trec;

@@ -17,6 +17,7 @@ mod multi_head;
 mod neural_stack;
 mod norm;
 mod ntm;
+mod pointer;
 mod position;
 mod recurrent;
 mod relative;
@@ -56,6 +57,7 @@ pub use multi_head::{MultiHeadAttention, MultiHeadConfig};
 pub use neural_stack::{NeuralStack, NeuralStackState};
 pub use norm::{LayerNorm, LayerNormConfig, RmsNorm};
 pub use ntm::{NtmMemory, NtmMemoryConfig, NtmState};
+pub use pointer::Pointer;
 pub use position::{PositionEncoding, position_encoding};
 pub use recurrent::{
     AttentionGru, GateInit, GatedGru, Gru, Lstm, Nonlinearity, Recurrent, RecurrentConfig,

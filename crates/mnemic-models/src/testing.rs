@@ -151,7 +151,7 @@ pub(crate) fn check_differences(
     var.set(&original).unwrap();
 }
 
-/// Adam (Kingma and Ba 2015) on the mean loss over the whole batch.
+/// [`adam`] on the mean loss over the whole batch.
 pub(crate) fn train(
     model: &dyn StoryModel,
     store: &ParamStore,
@@ -159,13 +159,25 @@ pub(crate) fn train(
     rate: f64,
     steps: u64,
 ) {
+    adam(store, rate, steps, |step| {
+        let ctx = Context::train(1, step);
+        let loss = model.loss_in(Phase::Main, batch, answers, &ctx).unwrap();
+        loss / answers.len() as f64
+    });
+}
+
+/// Adam (Kingma and Ba 2015) on the loss of each step, from 1 on.
+pub(crate) fn adam(
+    store: &ParamStore,
+    rate: f64,
+    steps: u64,
+    loss: impl Fn(u64) -> Result<Tensor>,
+) {
     let vars = store.vars();
     let mut moments: Vec<(Tensor, Tensor)> =
         vars.iter().map(|(_, v)| (v.zeros_like().unwrap(), v.zeros_like().unwrap())).collect();
     for step in 1..=steps {
-        let ctx = Context::train(1, step);
-        let loss = model.loss_in(Phase::Main, batch, answers, &ctx).unwrap();
-        let grads = (loss / answers.len() as f64).unwrap().backward().unwrap();
+        let grads = loss(step).unwrap().backward().unwrap();
         for ((_, var), (m, v)) in vars.iter().zip(&mut moments) {
             let Some(g) = grads.get(var) else { continue };
             *m = ((&*m * 0.9).unwrap() + (g * 0.1).unwrap()).unwrap();

@@ -7,6 +7,7 @@ mod files;
 pub mod fine_tune;
 pub mod generation;
 mod place;
+pub mod pointer;
 mod provenance;
 pub mod recipe;
 mod run_folder;

@@ -15,7 +15,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Train the recipes of algorithmic tasks from several seeds; goes on where it was stopped
+    /// Train the recipes of algorithmic tasks, pointer networks too, from several seeds; goes on where it was stopped
     Algorithms(AlgorithmsBenchArgs),
     /// Train the bAbI recipes, each beside its paper's figure; goes on where it was stopped
     Babi(BabiBenchArgs),
@@ -82,7 +82,7 @@ pub(crate) struct AlgorithmsBenchArgs {
     /// The folder of recipes
     #[arg(long, default_value = "models", value_name = "FOLDER")]
     pub(crate) recipes: PathBuf,
-    /// Only these tasks, such as copy,reversal
+    /// Only these tasks, such as copy,reversal,convex-hull
     #[arg(long, value_delimiter = ',', value_name = "TASKS")]
     pub(crate) tasks: Vec<String>,
     /// Only recipes whose path or name holds one of these texts

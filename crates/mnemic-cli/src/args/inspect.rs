@@ -32,7 +32,7 @@ pub(crate) struct InspectArgs {
     /// The first test example to look at
     #[arg(long, default_value_t = 0, value_name = "INDEX")]
     pub(crate) from: usize,
-    /// Of an algorithmic task: the sizes of the sequence, such as 20 or 5,3 [default: as trained]
+    /// Of an algorithmic task: the sizes of the sequence, such as 20 or 5,3; of a pointer network: the points [default: as trained]
     #[arg(long, value_delimiter = ',', value_name = "SIZES")]
     pub(crate) sizes: Vec<usize>,
     /// Only examples that the model answers wrongly

@@ -8,6 +8,7 @@ use mnemic_tasks::algorithms::{
     AlgorithmFile, AlgorithmRecipe, AlgorithmResult, AlgorithmRow, algorithm_page, shown,
 };
 use mnemic_tasks::babi::update_csv;
+use mnemic_tasks::pointer::{PointerFile, PointerRecipe, PointerResult, PointerRow};
 
 use super::jobs::{self, Job};
 use crate::args::AlgorithmsBenchArgs;
@@ -34,11 +35,7 @@ fn all(args: &AlgorithmsBenchArgs) -> Result<Vec<Job>> {
     for file in AlgorithmFile::below(&args.recipes)? {
         let several = file.recipes.len() > 1;
         for recipe in &file.recipes {
-            let text = format!("{} {}", file.path.display(), recipe.name);
-            let fits = |texts: &[String]| texts.iter().any(|f| text.contains(f.as_str()));
-            if !(args.filter.is_empty() || fits(&args.filter))
-                || !(args.tasks.is_empty() || args.tasks.contains(&recipe.data.task))
-            {
+            if !fits(args, &file.path, &recipe.name, &recipe.data.task) {
                 continue;
             }
             for seed in 1..=args.seeds.get() {
@@ -46,7 +43,19 @@ fn all(args: &AlgorithmsBenchArgs) -> Result<Vec<Job>> {
             }
         }
     }
+    for PointerFile { path, recipe } in PointerFile::below(&args.recipes)? {
+        if fits(args, &path, &recipe.name, recipe.data.task.name()) {
+            let seeds = 1..=args.seeds.get();
+            jobs.extend(seeds.map(|seed| pointer_job(args, &path, recipe.clone(), seed)));
+        }
+    }
     Ok(jobs)
+}
+
+fn fits(args: &AlgorithmsBenchArgs, path: &Path, name: &str, task: &str) -> bool {
+    let text = format!("{} {name}", path.display());
+    (args.filter.is_empty() || args.filter.iter().any(|f| text.contains(f.as_str())))
+        && (args.tasks.is_empty() || args.tasks.iter().any(|t| t == task))
 }
 
 fn job(
@@ -67,6 +76,27 @@ fn job(
     let path = path.to_path_buf();
     let collect = Box::new(move |run: &Path| collect(&path, &recipe, run));
     Job { name, description, arguments, run, collect }
+}
+
+fn pointer_job(args: &AlgorithmsBenchArgs, path: &Path, recipe: PointerRecipe, seed: usize) -> Job {
+    let seeded = ["--set".to_string(), format!("train.seed={seed}")];
+    let arguments = std::iter::once(path.display().to_string()).chain(seeded).collect();
+    let name = format!("{}-seed{seed}", recipe.name);
+    let (run, description) = (args.runs.join(&name), recipe.description.clone());
+    let path = path.to_path_buf();
+    let collect = Box::new(move |run: &Path| collect_pointer(&path, &recipe, run));
+    Job { name, description, arguments, run, collect }
+}
+
+/// Adds the rows of a pointer network's run to the results beside its recipe.
+fn collect_pointer(path: &Path, recipe: &PointerRecipe, run: &Path) -> Result<String> {
+    let result: PointerResult = jobs::result(run)?;
+    let rows = PointerRow::of(recipe, path, &result);
+    update_csv(&path.parent().unwrap_or(Path::new(".")).join("results.csv"), &rows)?;
+    let tests = result.tests.iter();
+    let tests: Vec<String> =
+        tests.map(|t| format!("{} points, {}: {}", t.points, t.search, t.said())).collect();
+    Ok(format!("{}, {:.0} s", tests.join("; "), result.seconds))
 }
 
 /// Adds the rows of a run to the results beside its recipe.

@@ -12,6 +12,7 @@ mod masks;
 mod multi_head;
 mod multi_head_masks;
 mod norm;
+mod pointer;
 mod recurrent;
 mod torch;
 mod transformer;

@@ -41,6 +41,7 @@ mod walks;
 mod watch;
 
 pub use learner::{AlgorithmConfig, AlgorithmNet, AlgorithmTask, Batch};
+pub(crate) use problem::Stream;
 pub use problem::{AlgorithmProblem, evaluate_sequences};
 pub use recipe::{AlgorithmData, AlgorithmRecipe, Curriculum, SequenceBatches, is_algorithm};
 pub use run::{AlgorithmResult, AlgorithmTest, train_algorithm};

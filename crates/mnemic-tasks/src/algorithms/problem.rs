@@ -15,7 +15,7 @@ use crate::error::engine;
 
 /// The streams of random numbers that batches come from.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Training,
     Validation,
     Test,
@@ -23,7 +23,7 @@ pub(super) enum Stream {
 
 impl Stream {
     /// The number of a batch in the generator's stream of a seed.
-    pub(super) fn number(self, i: usize) -> u64 {
+    pub(crate) fn number(self, i: usize) -> u64 {
         (self as u64) << 48 | i as u64
     }
 }

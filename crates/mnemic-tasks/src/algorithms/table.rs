@@ -128,7 +128,7 @@ impl AlgorithmFile {
 /// Runs of one recipe on one task, at all seeds.
 type Runs = Vec<AlgorithmRow>;
 
-/// The tables of all results below a folder, one a task, in Markdown.
+/// The tables of all results below a folder, one a task, in Markdown; those of [pointer networks](crate::pointer) at the end.
 ///
 /// # Errors
 /// When a file cannot be read or holds something else.
@@ -166,6 +166,7 @@ pub fn algorithm_page(folder: &Path) -> Result<String> {
             lines(model, rows, solved, &mut out);
         }
     }
+    out.push_str(&crate::pointer::pointer_section(folder)?);
     Ok(out)
 }
 

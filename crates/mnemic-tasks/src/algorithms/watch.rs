@@ -11,7 +11,7 @@ use mnemic_pictures::{Facts, HeatMap, Scale, Section};
 
 use super::drawing::{channels, over_time, sigmoid, watched};
 use super::learner::{AlgorithmNet, AlgorithmTask};
-use super::problem::Stream;
+use super::Stream;
 use super::recipe::AlgorithmRecipe;
 use super::run::AlgorithmResult;
 use super::walks::Walks;

@@ -198,12 +198,12 @@ impl RunRecipe for FineTuneRecipe {
 /// When the file cannot be read or is no TOML, or the data set is one that no kind of recipe knows.
 pub fn is_fine_tune(path: &Path) -> Result<bool> {
     match dataset(path)?.as_deref() {
-        None | Some("babi" | "algorithms") => Ok(false),
+        None | Some("babi" | "algorithms" | "planar") => Ok(false),
         Some(name) if TextDataset::ALL.iter().any(|set| set.name() == name) => Ok(true),
         Some(name) => {
             let known: Vec<_> = TextDataset::ALL.iter().map(|set| set.name()).collect();
             let reason = format!(
-                "data.dataset = {name:?}: expected babi, algorithms or one of {}",
+                "data.dataset = {name:?}: expected babi, algorithms, planar or one of {}",
                 known.join(", ")
             );
             Err(Error::recipe(path.display().to_string(), reason))
