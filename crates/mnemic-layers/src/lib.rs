@@ -6,6 +6,7 @@ mod context;
 mod embedding;
 mod episodic;
 mod heads;
+mod hierarchical_attention;
 pub mod init;
 mod linear;
 pub mod losses;
@@ -27,6 +28,9 @@ pub use context::{Context, Trace, Watched};
 pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
 pub use heads::{AttentionOptions, Heads, split_heads};
+pub use hierarchical_attention::{
+    HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalState, Readout,
+};
 pub use linear::{Linear, linear};
 pub use masks::{gather_steps, last_states, length_mask};
 pub use mnemic_kernels::activation::{relu, tanh};

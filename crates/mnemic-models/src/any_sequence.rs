@@ -6,6 +6,7 @@ use mnemic_layers::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::attention::{causal_self_attention, hierarchical_attention};
 use crate::error::{Error, Result};
 use crate::memory::{neural_stack, ntm};
 use crate::pretrained::{ARCHITECTURES, PretrainedModel};
@@ -96,6 +97,10 @@ sequence_models! {
     "lstm-transducer" LstmTransducer: lstm_transducer::LstmTransducer, lstm;
     /// LSTM with a continuous stack, queue or deque.
     "neural-stack" NeuralStack: neural_stack::NeuralStackLstm, stack;
+    /// Attention over a tree of summaries.
+    "hierarchical-attention" HierarchicalAttention: hierarchical_attention::HierarchicalAttentionEncoder, essay;
+    /// One block of causal attention.
+    "causal-self-attention" CausalSelfAttention: causal_self_attention::CausalSelfAttention, block;
 }
 
 impl SequenceConfig {

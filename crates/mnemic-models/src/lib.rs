@@ -2,6 +2,7 @@
 
 mod any;
 mod any_sequence;
+pub mod attention;
 mod autoregressive;
 mod config;
 mod error;

@@ -1,10 +1,11 @@
 //! Algorithmic tasks: the five of the Neural Turing Machine (A. Graves, G. Wayne, I. Danihelka, arXiv 1410.5401, 2014, section 4), and the
-//! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]).
+//! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]), and tasks of long range ([`LongRange`]).
 //!
 //! Sequences of vectors, generated without end. Outputs are scored at some steps only. All sequences of a batch have one length, drawn for
 //! the batch, so that no step is padding.
 
 mod grammar;
+mod long_range;
 #[cfg(test)]
 mod tests;
 mod transduction;
@@ -12,6 +13,7 @@ mod transduction;
 use crate::error::{Error, Result};
 use crate::sampling::Draws;
 
+pub use long_range::LongRange;
 pub use transduction::Transduction;
 
 /// A task with its sizes. The constructors give the paper's.
@@ -64,6 +66,13 @@ pub enum Algorithm {
         /// What becomes of the source.
         task: Transduction,
         /// The least and the most symbols of the source.
+        length: (usize, usize),
+    },
+    /// What is far back matters.
+    LongRange {
+        /// What it is.
+        task: LongRange,
+        /// The least and the most of the task's size.
         length: (usize, usize),
     },
 }
@@ -160,15 +169,20 @@ impl Algorithm {
             "associative-recall" => Self::associative_recall(),
             "n-grams" => Self::n_grams(),
             "priority-sort" => Self::priority_sort(),
-            other => match Transduction::ALL.iter().find(|(name, _)| *name == other) {
-                Some(&(_, task)) => Self::Transduction { task, length: (8, 64) },
-                None => return Err(unknown(other)),
-            },
+            other => {
+                let transduction = Transduction::ALL.iter().find(|(name, _)| *name == other);
+                let long_range = LongRange::ALL.iter().find(|(name, ..)| *name == other);
+                match (transduction, long_range) {
+                    (Some(&(_, task)), _) => Self::Transduction { task, length: (8, 64) },
+                    (_, Some(&(_, task, length))) => Self::LongRange { task, length },
+                    _ => return Err(unknown(other)),
+                }
+            }
         })
     }
 
     /// The same task at given sizes only: vectors (copy), vectors and repetitions (repeat copy), items (recall), bits (n-grams), vectors
-    /// given and given back (sort), symbols or the least and the most symbols (transductions).
+    /// given and given back (sort), symbols or the least and the most symbols (transductions), the size or the least and the most (long range).
     ///
     /// # Errors
     /// When there are more or fewer sizes than that, or they make no sense.
@@ -189,6 +203,10 @@ impl Algorithm {
             (Self::Transduction { task, .. }, &[least, most]) => {
                 Self::Transduction { task, length: (least, most) }
             }
+            (Self::LongRange { task, .. }, &[n]) => Self::LongRange { task, length: (n, n) },
+            (Self::LongRange { task, .. }, &[least, most]) => {
+                Self::LongRange { task, length: (least, most) }
+            }
             _ => {
                 let reason = format!("{sizes:?}: not as many as {self:?} has");
                 return Err(Error::argument("sizes", reason));
@@ -207,6 +225,7 @@ impl Algorithm {
             Self::NGrams { .. } => (1, 1),
             Self::PrioritySort { bits, .. } => (bits + 2, bits),
             Self::Transduction { task, .. } => task.sizes(),
+            Self::LongRange { task, .. } => task.sizes(),
         }
     }
 
@@ -223,6 +242,7 @@ impl Algorithm {
                 bits > 0 && outputs > 0 && outputs <= inputs
             }
             Self::Transduction { task, length } => task.fits(length),
+            Self::LongRange { task, length } => task.fits(length),
         };
         match fits {
             true => Ok(()),
@@ -263,6 +283,7 @@ impl Algorithm {
                 self.sort_batch(batch_size, (inputs, outputs), draws)
             }
             Self::Transduction { task, length } => task.batch(batch_size, length, &mut draws),
+            Self::LongRange { task, length } => task.batch(batch_size, length, &mut draws),
         })
     }
 
@@ -394,6 +415,7 @@ impl Algorithm {
 fn unknown(name: &str) -> Error {
     let own = ["copy", "repeat-copy", "associative-recall", "n-grams", "priority-sort"];
     let all = own.into_iter().chain(Transduction::ALL.iter().map(|(name, _)| *name));
+    let all = all.chain(LongRange::ALL.iter().map(|(name, ..)| *name));
     let expected = all.collect::<Vec<_>>().join(", ");
     Error::UnknownName { kind: "task", given: name.into(), expected }
 }

@@ -172,13 +172,25 @@ fn watched(trace: &[Watched]) -> Result<Vec<HeatMap>> {
 /// Weightings `(1, heads, n)` of every step.
 fn heads(title: &str, values: &[&Tensor]) -> Result<Vec<HeatMap>> {
     let count = values.first().map_or(Ok(0), |first| first.dim(1))?;
+    let (rows, cols) = axes(title);
     let head = |head: usize| -> Result<HeatMap> {
         let columns = values.iter().map(|v| Ok(v.get(0)?.get(head)?.to_vec1::<f32>()?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let title = if count > 1 { format!("{title}, head {}", head + 1) } else { title.into() };
-        Ok(over_time(&title, "slot", aligned(&columns), Scale::Unit))
+        let map = over_time(&title, rows, aligned(&columns), Scale::Unit);
+        Ok(HeatMap { col_label: cols.to_string(), ..map })
     };
     (0..count).map(head).collect()
+}
+
+/// What a weighting of this title is over, and when it was.
+fn axes(title: &str) -> (&'static str, &'static str) {
+    match title {
+        _ if title.starts_with("summary weights") => ("child", "window"),
+        _ if title.starts_with("readout weights") => ("place in the window", "time step"),
+        "leaf weights" | "attention" => ("step read", "time step"),
+        _ => ("slot", "time step"),
+    }
 }
 
 /// Columns as rows over time. Where they grow at both ends, by two a step, the middle stays where it is; places that are not there yet are no
