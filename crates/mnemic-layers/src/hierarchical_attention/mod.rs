@@ -246,8 +246,7 @@ impl HierarchicalAttention {
             bail!("{OP}: expected {t} steps of which some are wanted, got {wanted:?}");
         }
         let levels = self.complete(leaves, ctx)?;
-        let slots: usize = (0..=self.config.levels).map(|level| self.config.window(level)).sum();
-        let few = steps.len() * slots <= 2 * t;
+        let few = self.few(steps.len(), t);
         let picked = vec![steps.clone(); b];
         if few || ctx.is_watching() || matches!(self.maps, Maps::Descent { .. }) {
             let times: Vec<usize> = steps.iter().map(|step| step + 1).collect();
@@ -257,6 +256,13 @@ impl HierarchicalAttention {
         }
         let contexts = self.read_all(leaves, &levels)?;
         if steps.len() == t { Ok(contexts) } else { gather_steps(&contexts, &picked) }
+    }
+
+    /// Whether `q` of `t` steps are read faster one by one. That maps what they see, of all levels; reading all maps each node once, and attends at
+    /// every step, which is as much as mapping one of `2 d` nodes seen.
+    fn few(&self, q: usize, t: usize) -> bool {
+        let slots: usize = (0..=self.config.levels).map(|level| self.config.window(level)).sum();
+        q * slots <= 2 * t + slots * t / (2 * self.config.width)
     }
 
     /// The nodes of complete windows.
