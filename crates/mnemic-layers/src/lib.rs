@@ -8,6 +8,7 @@ mod dnc;
 mod embedding;
 mod episodic;
 mod heads;
+mod hierarchical_attention;
 mod hierarchical_memory;
 pub mod init;
 mod linear;
@@ -34,6 +35,9 @@ pub use dnc::{DncMemory, DncMemoryConfig, DncState};
 pub use embedding::Embedding;
 pub use episodic::{EpisodicAttention, EpisodicKind, PreparedFacts};
 pub use heads::{AttentionOptions, Heads, split_heads};
+pub use hierarchical_attention::{
+    HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalState, Readout,
+};
 pub use hierarchical_memory::{
     Access, Evaluations, HierarchicalMemory, HierarchicalMemoryConfig, Tree,
 };

@@ -6,6 +6,7 @@ use mnemic_layers::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::attention::{causal_self_attention, hierarchical_attention};
 use crate::error::{Error, Result};
 use crate::memory::{dnc, neural_stack, ntm, stack_rnn, structured_ntm};
 use crate::pretrained::{ARCHITECTURES, PretrainedModel};
@@ -30,6 +31,10 @@ architectures! {
     "neural-stack" NeuralStack: neural_stack::NeuralStackLstm, |(i, o)| neural_stack::Config::stack(i, o);
     /// Recurrent network with stacks or lists that are moved by soft actions.
     "stack-rnn" StackRnn: stack_rnn::StackRnn, |(i, o)| stack_rnn::Config::stack(i, o);
+    /// Attention over a tree of summaries.
+    "hierarchical-attention" HierarchicalAttention: hierarchical_attention::HierarchicalAttentionEncoder, |(i, o)| hierarchical_attention::Config::essay(i, o);
+    /// One block of causal attention.
+    "causal-self-attention" CausalSelfAttention: causal_self_attention::CausalSelfAttention, |(i, o)| causal_self_attention::Config::block(i, o);
 }
 
 impl SequenceConfig {

@@ -5,6 +5,7 @@ mod architectures;
 mod any;
 mod any_rollout;
 mod any_sequence;
+pub mod attention;
 mod autoregressive;
 mod config;
 mod error;

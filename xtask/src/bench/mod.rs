@@ -57,6 +57,12 @@ const BENCHES: &[Bench] = &[
         peer: Some("dmn_step.py"),
     },
     Bench {
+        name: "long-range",
+        about: "time of a sequence in attention over a tree, over everything, and in an LSTM",
+        program: Program::Example { package: "mnemic-tasks", example: "bench_long_range" },
+        peer: None,
+    },
+    Bench {
         name: "algorithms",
         about: "algorithms learnt by machines with a memory, and by LSTMs (`mnemic bench algorithms`)",
         program: Program::Mnemic(&["bench", "algorithms"]),

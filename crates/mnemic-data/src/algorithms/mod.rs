@@ -1,12 +1,14 @@
 //! Algorithmic tasks: the five of the Neural Turing Machine (A. Graves, G. Wayne, I. Danihelka, arXiv 1410.5401, 2014, section 4), the
-//! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]), and the patterns of
-//! stack-augmented networks (A. Joulin, T. Mikolov, arXiv 1503.01007, 2015, section 4; see [`Pattern`]).
+//! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]), the patterns of
+//! stack-augmented networks (A. Joulin, T. Mikolov, arXiv 1503.01007, 2015, section 4; see [`Pattern`]), and tasks of long range (see
+//! [`LongRange`]).
 //!
 //! Sequences of vectors, generated without end. Outputs are scored at some steps only. All rows of a batch have one length, so that no step is
 //! padding: a row is one sequence, of a length drawn for the batch, or in patterns a stream of sequences.
 
 mod cells;
 mod grammar;
+mod long_range;
 mod pattern;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::sampling::Draws;
 
 pub use cells::{CellBatch, Cells, cell_tasks};
+pub use long_range::LongRange;
 pub use pattern::Pattern;
 pub use transduction::Transduction;
 
@@ -76,6 +79,13 @@ pub enum Algorithm {
         /// What the sequences are like.
         task: Pattern,
         /// The least and the most of their size.
+        length: (usize, usize),
+    },
+    /// What is far back matters.
+    LongRange {
+        /// What it is.
+        task: LongRange,
+        /// The least and the most of the task's size.
         length: (usize, usize),
     },
 }
@@ -187,9 +197,11 @@ impl Algorithm {
             other => {
                 let transduction = Transduction::ALL.iter().find(|(name, _)| *name == other);
                 let pattern = Pattern::ALL.iter().find(|(name, _)| *name == other);
-                match (transduction, pattern) {
-                    (Some(&(_, task)), _) => Self::Transduction { task, length: (8, 64) },
-                    (_, Some(&(_, task))) => Self::Pattern { task, length: task.paper() },
+                let long_range = LongRange::ALL.iter().find(|(name, ..)| *name == other);
+                match (transduction, pattern, long_range) {
+                    (Some(&(_, task)), ..) => Self::Transduction { task, length: (8, 64) },
+                    (_, Some(&(_, task)), _) => Self::Pattern { task, length: task.paper() },
+                    (.., Some(&(_, task, length))) => Self::LongRange { task, length },
                     _ => return Err(unknown(other)),
                 }
             }
@@ -197,7 +209,8 @@ impl Algorithm {
     }
 
     /// The same task at given sizes only: vectors (copy), vectors and repetitions (repeat copy), items (recall), bits (n-grams), vectors
-    /// given and given back (sort), symbols or the least and the most symbols (transductions), a size or the least and the most (patterns).
+    /// given and given back (sort), symbols or the least and the most symbols (transductions), a size or the least and the most (patterns,
+    /// long range).
     ///
     /// # Errors
     /// When there are more or fewer sizes than that, or they make no sense.
@@ -222,6 +235,10 @@ impl Algorithm {
             (Self::Pattern { task, .. }, &[least, most]) => {
                 Self::Pattern { task, length: (least, most) }
             }
+            (Self::LongRange { task, .. }, &[n]) => Self::LongRange { task, length: (n, n) },
+            (Self::LongRange { task, .. }, &[least, most]) => {
+                Self::LongRange { task, length: (least, most) }
+            }
             _ => {
                 let reason = format!("{sizes:?}: not as many as {self:?} has");
                 return Err(Error::argument("sizes", reason));
@@ -242,7 +259,9 @@ impl Algorithm {
         let mut task = *self;
         let cut = |sizes: &mut (usize, usize)| sizes.1 = sizes.1.min(most.max(sizes.0));
         match &mut task {
-            Self::Copy { length, .. } | Self::Pattern { length, .. } => cut(length),
+            Self::Copy { length, .. }
+            | Self::Pattern { length, .. }
+            | Self::LongRange { length, .. } => cut(length),
             Self::RepeatCopy { length, repeats, .. } => {
                 cut(length);
                 cut(repeats);
@@ -280,6 +299,7 @@ impl Algorithm {
             Self::PrioritySort { bits, .. } => (bits + 2, bits),
             Self::Transduction { task, .. } => task.sizes(),
             Self::Pattern { task, .. } => (task.vocabulary(), task.vocabulary()),
+            Self::LongRange { task, .. } => task.sizes(),
         }
     }
 
@@ -297,6 +317,7 @@ impl Algorithm {
             }
             Self::Transduction { task, length } => task.fits(length),
             Self::Pattern { task, length } => task.fits(length),
+            Self::LongRange { task, length } => task.fits(length),
         };
         match fits {
             true => Ok(()),
@@ -338,6 +359,7 @@ impl Algorithm {
             }
             Self::Transduction { task, length } => task.batch(batch_size, length, &mut draws),
             Self::Pattern { task, length } => task.batch(batch_size, length, &mut draws),
+            Self::LongRange { task, length } => task.batch(batch_size, length, &mut draws),
         })
     }
 
@@ -470,6 +492,7 @@ fn unknown(name: &str) -> Error {
     let own = ["copy", "repeat-copy", "associative-recall", "n-grams", "priority-sort"];
     let all = own.into_iter().chain(Transduction::ALL.iter().map(|(name, _)| *name));
     let all = all.chain(Pattern::ALL.iter().map(|(name, _)| *name));
+    let all = all.chain(LongRange::ALL.iter().map(|(name, ..)| *name));
     let expected = all.collect::<Vec<_>>().join(", ");
     Error::UnknownName { kind: "task", given: name.into(), expected }
 }

@@ -43,6 +43,8 @@ struct Look {
     one: &'static str,
     /// A row of a picture.
     row: &'static str,
+    /// A column of a picture.
+    column: &'static str,
     scale: Scale,
     /// What brings the numbers into their range, where they are watched before it.
     range: fn(&Tensor) -> Result<Tensor>,
@@ -57,6 +59,7 @@ impl Look {
         let plain = Self {
             one: "head",
             row: if rank == 3 { "slot" } else { "place" },
+            column: "time step",
             scale: Scale::Unit,
             range: |values| Ok(values.clone()),
             names: |_| vec![],
@@ -75,6 +78,13 @@ impl Look {
                 Self { row: "mode", range: |values| Ok(softmax(values)?), names, ..plain }
             }
             "input_head" | "memory_head" => Self { row: "cell", ..plain },
+            "attention" | "leaf_weights" => Self { row: "step read", ..plain },
+            _ if name.starts_with("readout_weights") => {
+                Self { row: "place in the window", ..plain }
+            }
+            _ if name.starts_with("summary_weights") => {
+                Self { row: "child", column: "window", ..plain }
+            }
             _ => plain,
         }
     }
@@ -120,6 +130,7 @@ fn numbers(look: &Look, values: &Tensor) -> Result<Vec<f32>> {
 /// A column a step.
 fn drawn(title: &str, look: &Look, columns: &[Vec<f32>]) -> HeatMap {
     let mut map = over_time(title, look.row, aligned(columns), look.scale);
+    map.col_label = look.column.to_string();
     let names = (look.names)(map.rows.len());
     if names.len() == map.rows.len() {
         map.rows = names;

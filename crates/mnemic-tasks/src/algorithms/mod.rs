@@ -4,7 +4,7 @@
 //! name = "ntm-copy"
 //!
 //! [model]
-//! architecture = "ntm"              # or lstm-transducer, neural-stack, stack-rnn; any key of the model's config overrides it
+//! architecture = "ntm"              # or any of `SequenceConfig::ARCHITECTURES`; any key of the model's config overrides it
 //!
 //! [data]
 //! dataset = "algorithms"

@@ -9,9 +9,9 @@ use mnemic_models::{
 };
 use mnemic_pictures::{Facts, HeatMap, Scale, Section};
 
+use super::Stream;
 use super::drawing::{channels, over_time, sigmoid, watched};
 use super::learner::{AlgorithmNet, AlgorithmTask};
-use super::Stream;
 use super::recipe::AlgorithmRecipe;
 use super::run::AlgorithmResult;
 use super::walks::Walks;
