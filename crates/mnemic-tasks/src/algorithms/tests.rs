@@ -62,7 +62,7 @@ fn mistakes_are_named() {
             .to_string()
     };
     assert!(error("\"copy\"", "\"copi\"").contains("copy, repeat-copy"));
-    assert!(error("\"ntm\"", "\"nmt\"").contains("ntm, lstm-transducer"));
+    assert!(error("\"ntm\"", "\"nmt\"").contains("ntm, structured-ntm, dnc"));
     assert!(error("num_slots = 8", "num_slot = 8").contains("num_slot"));
     assert!(error("per_epoch = 6", "per_epoch = 0").contains("batches.per_epoch"));
     assert!(error("seed = 3", "seeds = 3").contains("seeds"));

@@ -24,7 +24,7 @@ use crate::fused;
 /// use candle_core::{Device, Tensor};
 /// use mnemic_kernels::memory::dnc::content_weights;
 /// let memory = Tensor::new(&[[[1f32, 0.], [0., 1.]]], &Device::Cpu)?;
-/// let weights = content_weights(&memory, &Tensor::new(&[[[0f32, 2.]]], &Device::Cpu)?, &Tensor::new(&[[50f32]], &Device::Cpu)?)?;
+/// let weights = content_weights(&memory, &Tensor::new(&[[[0f32, 2.]]], &Device::Cpu)?, &Tensor::new(&[[200f32]], &Device::Cpu)?)?;
 /// assert_eq!(weights.to_vec3::<f32>()?, [[[0., 1.]]]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
