@@ -4,10 +4,12 @@ use std::f64::consts::LN_2;
 
 use candle_core::Device;
 use mnemic_models::{Context, ParamStore};
-use mnemic_train::{LossOutput, Problem, Validation};
+use mnemic_train::{LossOutput, Phase, Problem, Validation};
+use serde_json::Value;
 
+use super::curriculum::Curriculum;
 use super::learner::{AlgorithmNet, AlgorithmTask, Batch};
-use super::recipe::{Curriculum, SequenceBatches};
+use super::recipe::SequenceBatches;
 use super::score::SequenceScore;
 use super::sequences::Ends;
 use crate::Result;
@@ -70,12 +72,33 @@ pub struct AlgorithmProblem<'a> {
     pub batches: &'a SequenceBatches,
     /// How sizes grow in training.
     pub curriculum: Option<Curriculum>,
+    /// How often they grew.
+    pub grown: usize,
     /// The seed of the sequences.
     pub seed: u64,
     /// Where the parameters are.
     pub device: Device,
     /// Whatever must be the same for a run to go on.
     pub fingerprint: String,
+}
+
+/// The share of wrong sequences of the sizes that a curriculum has reached.
+const REACHED: &str = "error_so_far";
+
+impl AlgorithmProblem<'_> {
+    /// The task with the sizes of training.
+    fn training(&self) -> AlgorithmTask {
+        match self.curriculum {
+            Some(curriculum) => self.task.up_to(curriculum.most(self.grown)),
+            None => self.task,
+        }
+    }
+
+    fn validation(&self, task: &AlgorithmTask) -> mnemic_train::Result<SequenceScore> {
+        let SequenceBatches { size, evaluation, .. } = *self.batches;
+        let stream = (self.seed, Stream::Validation);
+        evaluate(self.model, task, (size, evaluation), stream, &self.device).map_err(engine)
+    }
 }
 
 impl Problem for AlgorithmProblem<'_> {
@@ -95,12 +118,8 @@ impl Problem for AlgorithmProblem<'_> {
     fn load_batch(&self, indices: &[usize]) -> mnemic_train::Result<Batch> {
         let size = self.batches.size;
         let number = indices.first().map_or(0, |first| first / size);
-        let task = match self.curriculum {
-            Some(curriculum) => self.task.up_to(curriculum.most(number / self.batches.per_epoch)),
-            None => self.task,
-        };
         let number = Stream::Training.number(number);
-        Batch::load(&task, size, (self.seed, number), Ends::Cut, &self.device).map_err(engine)
+        Batch::load(&self.training(), size, (self.seed, number), Ends::Cut, &self.device).map_err(engine)
     }
 
     fn loss(&self, batch: &Batch, ctx: &Context) -> mnemic_train::Result<LossOutput> {
@@ -113,16 +132,43 @@ impl Problem for AlgorithmProblem<'_> {
     }
 
     fn validate(&self) -> mnemic_train::Result<Validation> {
-        let SequenceBatches { size, evaluation, .. } = *self.batches;
-        let stream = (self.seed, Stream::Validation);
-        let score = evaluate(self.model, &self.task, (size, evaluation), stream, &self.device)
-            .map_err(engine)?;
-        let wrong = score.wrong_sequences as f64 / score.sequences.max(1) as f64;
-        Ok(Validation::new(score.cost() * LN_2)
+        let score = self.validation(&self.task)?;
+        let validation = Validation::new(score.cost() * LN_2)
             .with("bits", score.cost())
             .with("wrong_bits", score.wrong())
             .with("fine", score.fine())
-            .with("error", wrong))
+            .with("error", score.error());
+        Ok(match self.curriculum {
+            Some(Curriculum { below: Some(_), .. }) => {
+                let so_far = self.validation(&self.training())?.error();
+                validation.with(REACHED, so_far).with("grown", self.grown as f64)
+            }
+            _ => validation,
+        })
+    }
+
+    fn begin_epoch(&mut self, epoch: usize) -> mnemic_train::Result<()> {
+        if let Some(Curriculum { below: None, .. }) = self.curriculum {
+            self.grown = epoch;
+        }
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, _: usize, validation: &Validation) -> mnemic_train::Result<Phase> {
+        if let Some(Curriculum { below: Some(below), .. }) = self.curriculum {
+            let so_far = validation.metrics.get(REACHED);
+            self.grown += usize::from(so_far.is_some_and(|&error| error <= below));
+        }
+        Ok(Phase::Same)
+    }
+
+    fn state(&self) -> Value {
+        Value::from(self.grown)
+    }
+
+    fn load_state(&mut self, state: &Value) -> mnemic_train::Result<()> {
+        self.grown = state.as_u64().map_or(0, |grown| grown as usize);
+        Ok(())
     }
 
     fn fingerprint(&self) -> String {

@@ -32,7 +32,7 @@ pub struct AlgorithmRecipe {
 }
 
 /// The task and the sizes that are tested.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AlgorithmData {
     /// `algorithms`.
@@ -44,32 +44,7 @@ pub struct AlgorithmData {
     pub test: Vec<Vec<usize>>,
     /// How sizes grow in training; all from the first batch on where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub curriculum: Option<Curriculum>,
-}
-
-/// A curriculum on sizes: those of an epoch's training batches go no higher than `first` in the first epoch and `step` higher in each one after it, up to what the
-/// task has. Validation and tests have all sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Curriculum {
-    /// The largest size of the first epoch.
-    pub first: usize,
-    /// What each epoch adds to it.
-    pub step: usize,
-}
-
-impl Default for Curriculum {
-    /// That of Joulin and Mikolov (2015, section 4): up to 3, then one more in each epoch.
-    fn default() -> Self {
-        Self { first: 3, step: 1 }
-    }
-}
-
-impl Curriculum {
-    /// The largest size of an epoch, from 0.
-    pub fn most(self, epoch: usize) -> usize {
-        self.first.saturating_add(self.step.saturating_mul(epoch))
-    }
+    pub curriculum: Option<super::Curriculum>,
 }
 
 /// How many sequences there are.
@@ -177,6 +152,7 @@ impl AlgorithmRecipe {
                 return Err(format!("batches.{key} = 0: expected at least 1"));
             }
         }
+        self.data.curriculum.map_or(Ok(()), super::Curriculum::validate)?;
         let task = self.task().map_err(|e| e.to_string())?;
         for sizes in &self.data.test {
             task.at(sizes).map_err(|e| format!("data.test: {e}"))?;

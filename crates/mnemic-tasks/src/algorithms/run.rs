@@ -91,6 +91,7 @@ pub fn train_algorithm(
         task: recipe.task()?,
         batches: &recipe.batches,
         curriculum: recipe.data.curriculum,
+        grown: 0,
         seed: recipe.train.seed,
         device: device.clone(),
         fingerprint: fingerprint(recipe, &config)?,

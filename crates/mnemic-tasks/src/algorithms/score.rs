@@ -21,6 +21,11 @@ impl SequenceScore {
         self.bits / self.sequences.max(1) as f64
     }
 
+    /// The share of sequences in which anything is wrong.
+    pub fn error(&self) -> f64 {
+        self.wrong_sequences as f64 / self.sequences.max(1) as f64
+    }
+
     /// Wrong bits for each sequence.
     pub fn wrong(&self) -> f64 {
         self.wrong_bits as f64 / self.sequences.max(1) as f64

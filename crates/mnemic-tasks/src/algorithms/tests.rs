@@ -81,7 +81,7 @@ fn pattern() -> AlgorithmRecipe {
 fn patterns_are_tested_size_by_size_with_and_without_rounding() {
     let dir = tempfile::TempDir::new().unwrap();
     let recipe = pattern();
-    assert_eq!(recipe.data.curriculum, Some(Curriculum { first: 2, step: 1 }));
+    assert_eq!(recipe.data.curriculum, Some(Curriculum { first: 2, ..Curriculum::default() }));
     let result = train_algorithm(&recipe, &options(dir.path()), &mut ()).unwrap();
     let rounding: Vec<_> = result.tests.iter().map(|test| test.rounding).collect();
     assert_eq!(rounding, [Some(false), Some(true)]);
@@ -95,6 +95,32 @@ fn patterns_are_tested_size_by_size_with_and_without_rounding() {
     assert_eq!(rows.len(), 2);
     let model = AlgorithmModel::open(dir.path(), crate::Place::default()).unwrap();
     assert!(model.watch(&[2], 0).unwrap().len() >= 3 + 2 + 2);
+}
+
+#[test]
+fn sizes_wait_until_the_model_is_good_enough() {
+    let dirs = [(); 3].map(|()| tempfile::TempDir::new().unwrap());
+    let grown = |below: f64, first: usize, dir: &Path, epochs: usize| {
+        let mut recipe = pattern();
+        recipe.data.curriculum = Some(Curriculum { first, step: 1, below: Some(below) });
+        recipe.train.epochs = epochs;
+        let result = train_algorithm(&recipe, &options(dir), &mut ()).unwrap();
+        assert!(result.validation.metrics["error_so_far"] <= 1.);
+        let lines = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+        let epochs = lines.filter(|line: &serde_json::Value| line["kind"] == "epoch");
+        let grown = epochs.map(|line| line["validation"]["metrics"]["grown"].as_f64().unwrap());
+        grown.collect::<Vec<_>>()
+    };
+    assert_eq!(grown(1., 1, dirs[0].path(), 3), [0., 1., 2.]);
+    assert_eq!(grown(0., 9, dirs[1].path(), 2), [0., 0.]);
+    // A run that goes on knows how far it came.
+    grown(1., 1, dirs[2].path(), 1);
+    assert_eq!(grown(1., 1, dirs[2].path(), 3), [0., 1., 2.]);
+    let mut recipe = pattern();
+    recipe.data.curriculum = Some(Curriculum { below: Some(2.), ..Curriculum::default() });
+    let error = AlgorithmRecipe::parse(&recipe.to_toml().unwrap(), "x").unwrap_err().to_string();
+    assert!(error.contains("data.curriculum.below = 2"), "{error}");
 }
 
 #[test]
