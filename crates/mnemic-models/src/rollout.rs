@@ -62,15 +62,15 @@ pub(crate) fn likelihood(cells: &Cells, scores: &Tensor) -> Result<(Tensor, Vec<
     Ok((sum, each.chunks_exact(m).map(|row| row.iter().map(|x| -x).collect()).collect()))
 }
 
-/// The sums of what is still to come, for each row of `(b, m)` rewards: `R_t = Σ_{s ≥ t} r_s`.
-pub(crate) fn returns(rewards: &[Vec<f64>]) -> Vec<Vec<f64>> {
+/// The sums of what is still to come, discounted by γ, for each row of `(b, m)` rewards: `R_t = Σ_{s ≥ t} γ^{s-t} r_s`.
+pub(crate) fn returns(rewards: &[Vec<f64>], discount: f64) -> Vec<Vec<f64>> {
     let sums = |row: &Vec<f64>| {
         let mut sum = 0.;
         let mut out: Vec<f64> = row
             .iter()
             .rev()
             .map(|r| {
-                sum += r;
+                sum = sum * discount + r;
                 sum
             })
             .collect();
@@ -103,9 +103,10 @@ mod tests {
 
     #[test]
     fn returns_look_ahead_and_advantages_leave_themselves_out() {
-        let all = returns(&[vec![1., 2., 3.], vec![0., 0., 1.], vec![4., 0., 0.]]);
+        let all = returns(&[vec![1., 2., 3.], vec![0., 0., 1.], vec![4., 0., 0.]], 1.);
         assert_eq!(all, [[6., 5., 3.], [1., 1., 1.], [4., 0., 0.]]);
         assert_eq!(advantages(&all), [[3.5, 4.5, 2.5], [-4., -1.5, -0.5], [0.5, -3., -2.]]);
         assert_eq!(advantages(&all[..1]), all[..1]);
+        assert_eq!(returns(&[vec![1., 2., 4.]], 0.5), [[3., 4., 4.]]);
     }
 }

@@ -119,7 +119,8 @@ impl Problem for AlgorithmProblem<'_> {
         let size = self.batches.size;
         let number = indices.first().map_or(0, |first| first / size);
         let number = Stream::Training.number(number);
-        Batch::load(&self.training(), size, (self.seed, number), Ends::Cut, &self.device).map_err(engine)
+        Batch::load(&self.training(), size, (self.seed, number), Ends::Cut, &self.device)
+            .map_err(engine)
     }
 
     fn loss(&self, batch: &Batch, ctx: &Context) -> mnemic_train::Result<LossOutput> {

@@ -22,6 +22,13 @@ pub struct Config {
     pub hidden_size: usize,
     /// The weight of the entropy of decisions in training.
     pub entropy: f64,
+    /// What the likelihood of an output counts in the return of the step before; 1 for all alike.
+    #[serde(default = "whole")]
+    pub discount: f64,
+}
+
+fn whole() -> f64 {
+    1.
 }
 
 impl Config {
@@ -35,6 +42,7 @@ impl Config {
             search_size: 32,
             hidden_size: 32,
             entropy: 0.,
+            discount: 1.,
         }
     }
 
@@ -56,6 +64,9 @@ impl Config {
         }
         if !(self.entropy >= 0. && self.entropy.is_finite()) {
             bail!("ham config: entropy must be at least 0, got {}", self.entropy);
+        }
+        if !(0. ..=1.).contains(&self.discount) {
+            bail!("ham config: expected a discount from 0 to 1, got {}", self.discount);
         }
         Ok(())
     }

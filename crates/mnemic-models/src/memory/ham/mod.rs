@@ -5,7 +5,7 @@
 //! a leaf and gives its value; the LSTM takes that to `h_t`; the scores are linear in `h_t`; with `h_t` the leaf is written.
 //!
 //! Training maximises `E_A[log p(y | A, x)]` over the decisions A: the gradient is that of `log p(y | A, x)`, and `∇ log p(A_t) (R_t - R̄_t)` with the
-//! log-likelihood `R_t` of the outputs from t on (section 3.3, REINFORCE).
+//! log-likelihood `R_t` of the outputs from t on, later ones discounted (section 3.3, REINFORCE).
 //!
 //! Letters: b batch, n leaves, m outputs, i, o widths of inputs and outputs, h hidden_size.
 //!
@@ -149,7 +149,7 @@ impl LstmHam {
     fn loss(&self, run: &Run, likelihood: Tensor, rewards: &[Vec<f64>]) -> Result<Tensor> {
         let b = rewards.len() as f64;
         let mut loss = scale(&likelihood, 1. / b)?;
-        let advantages = advantages(&returns(rewards));
+        let advantages = advantages(&returns(rewards, self.config.discount));
         let logits: Vec<Tensor> = run.accesses.iter().map(|access| access.logits.clone()).collect();
         let depth = logits.first().map_or(Ok(0), |logits| logits.dim(1))?;
         if depth > 0 {

@@ -238,7 +238,7 @@ impl RlNtm {
                 row[step] = reward;
             }
         }
-        let mut weights = advantages(&returns(&at_steps));
+        let mut weights = advantages(&returns(&at_steps, 1.));
         for (weights, made) in weights.iter_mut().zip(&run.heads.made) {
             // Once all outputs are made, moves change nothing any more.
             let last = made.last().copied().unwrap_or(0);
