@@ -4,9 +4,8 @@
 
 use candle_core::{DType, Device, Module, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use mnemic_kernels::activation::{sigmoid, tanh};
-use mnemic_kernels::concat::split;
-use mnemic_kernels::memory::{address, num_controls, read, write};
+use mnemic_kernels::activation::tanh;
+use mnemic_kernels::memory::{self, num_controls};
 use mnemic_kernels::softmax::softmax;
 
 use crate::init::xavier_uniform;
@@ -139,27 +138,12 @@ impl NtmMemory {
         let NtmMemoryConfig { slot_width: w, read_heads: r, write_heads: k, max_shift, .. } =
             self.config;
         let (b, _) = hidden.dims2()?;
-        let size = num_controls(w, max_shift);
         let emitted = self.heads.forward(hidden)?;
-        let parts = split(&emitted, &[(r + k) * size, k * w, k * w])?;
-        let [controls, erase, add] = parts.as_slice() else {
-            bail!("ntm memory: internal error: expected three parts")
-        };
-        let controls = controls.reshape((b, r + k, size))?;
-        let weights = address(&state.memory, &state.weights, &controls, max_shift)?;
-        let n = self.config.num_slots;
-        let parts = split(&weights.reshape((b, (r + k) * n))?, &[r * n, k * n])?;
-        let [reading, writing] = parts.as_slice() else {
-            bail!("ntm memory: internal error: expected two parts")
-        };
-        let (reading, writing) = (reading.reshape((b, r, n))?, writing.reshape((b, k, n))?);
-        let read = read(&state.memory, &reading)?.reshape((b, r * w))?;
-        let erase = sigmoid(&erase.reshape((b, k, w))?)?;
-        let add = tanh(&add.reshape((b, k, w))?)?;
-        let memory = write(&state.memory, &writing, &erase, &add)?;
-        ctx.watch("read_weights", step, || Ok(reading.clone()))?;
-        ctx.watch("write_weights", step, || Ok(writing.clone()))?;
-        ctx.watch("memory", step, || Ok(memory.clone()))?;
-        Ok(NtmState { memory, weights, read })
+        let done = memory::step(&state.memory, &state.weights, &emitted, (r, k), max_shift)?;
+        ctx.watch("read_weights", step, || done.weights.narrow(1, 0, r))?;
+        ctx.watch("write_weights", step, || done.weights.narrow(1, r, k))?;
+        ctx.watch("memory", step, || Ok(done.memory.clone()))?;
+        let read = done.read.reshape((b, r * w))?;
+        Ok(NtmState { memory: done.memory, weights: done.weights, read })
     }
 }

@@ -12,6 +12,7 @@ pub mod dnc;
 pub mod plain;
 mod select;
 pub mod stack;
+mod step;
 mod tape;
 #[cfg(test)]
 mod tests;
@@ -130,6 +131,62 @@ pub fn write(memory: &Tensor, weights: &Tensor, erase: &Tensor, add: &Tensor) ->
     match fits && fused::takes(&inputs) {
         true => fused::apply1(access::WriteOp, &inputs),
         false => plain::write(memory, weights, erase, add),
+    }
+}
+
+/// The memory, the weightings and what was read after a step of [`step`].
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Of all heads, those that read first, `(b, r + k, n)`.
+    pub weights: Tensor,
+    /// `(b, r, w)`.
+    pub read: Tensor,
+    /// `(b, n, w)`.
+    pub memory: Tensor,
+}
+
+/// A step of `r` heads that read and `k` that write, from what they emit: [`address`] all of them, [`read`] the memory as it was, [`write`] it. A row of `emitted`
+/// `(b, e)` has the controls of each head, what each writing head erases before a sigmoid, and what it adds before a tanh: `e = (r + k) (w + 2S + 4) + 2 k w`.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use mnemic_kernels::memory::step;
+/// let memory = Tensor::full(1e-6f32, (2, 5, 3), &Device::Cpu)?;
+/// let before = Tensor::full(0.2f32, (2, 2, 5), &Device::Cpu)?;
+/// let emitted = Tensor::zeros((2, 2 * 9 + 2 * 3), DType::F32, &Device::Cpu)?;
+/// let after = step(&memory, &before, &emitted, (1, 1), 1)?;
+/// assert_eq!((after.weights.dims(), after.read.dims()), (&[2, 2, 5][..], &[2, 1, 3][..]));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the shapes do not fit, naming them.
+pub fn step(
+    memory: &Tensor,
+    previous: &Tensor,
+    emitted: &Tensor,
+    (r, k): (usize, usize),
+    max_shift: usize,
+) -> Result<Step> {
+    let (b, n, w) = memory.dims3()?;
+    let width = (r + k) * num_controls(w, max_shift) + 2 * k * w;
+    if previous.dims() != [b, r + k, n] || emitted.dims() != [b, width] {
+        bail!(
+            "memory step: expected weightings ({b}, {}, {n}) and ({b}, {width}) that is emitted, got {:?} and {:?}",
+            r + k,
+            previous.dims(),
+            emitted.dims()
+        );
+    }
+    let inputs = [memory, previous, emitted];
+    let fits = r > 0 && (1..=access::MOST_HEADS).contains(&k) && max_shift < n;
+    if !fits || memory.elem_count() == 0 || !fused::takes(&inputs) {
+        return plain::step(memory, previous, emitted, (r, k), max_shift);
+    }
+    let results = fused::apply(step::StepOp { heads: (r, k), max_shift }, &inputs)?;
+    match <[Tensor; 3]>::try_from(results) {
+        Ok([weights, read, memory]) => Ok(Step { weights, read, memory }),
+        Err(_) => bail!("memory step: internal error: expected three results"),
     }
 }
 

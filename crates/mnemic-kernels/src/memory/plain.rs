@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::{COSINE_EPS, SMALLEST};
+use super::{COSINE_EPS, SMALLEST, Step, num_controls};
 use crate::softmax::plain::softmax;
 
 /// Plain twin of [`super::address`].
@@ -55,6 +55,28 @@ pub fn write(memory: &Tensor, weights: &Tensor, erase: &Tensor, add: &Tensor) ->
         kept = (kept * (1. - erased)?)?;
     }
     kept + weights.transpose(1, 2)?.contiguous()?.matmul(&add.contiguous()?)?
+}
+
+/// Plain twin of [`super::step`], of the single operations.
+pub fn step(
+    memory: &Tensor,
+    previous: &Tensor,
+    emitted: &Tensor,
+    (r, k): (usize, usize),
+    max_shift: usize,
+) -> Result<Step> {
+    let (b, _, w) = memory.dims3()?;
+    let size = num_controls(w, max_shift);
+    let part = |start: usize, rows: usize, width: usize| {
+        emitted.narrow(1, start, rows * width)?.reshape((b, rows, width))
+    };
+    let controls = part(0, r + k, size)?;
+    let erase = sigmoid(&part((r + k) * size, k, w)?)?;
+    let add = part((r + k) * size + k * w, k, w)?.tanh()?;
+    let weights = super::address(memory, previous, &controls, max_shift)?;
+    let read = super::read(memory, &weights.narrow(1, 0, r)?)?;
+    let memory = super::write(memory, &weights.narrow(1, r, k)?, &erase, &add)?;
+    Ok(Step { weights, read, memory })
 }
 
 /// Plain twin of [`super::blend`].

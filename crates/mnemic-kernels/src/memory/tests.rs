@@ -59,6 +59,39 @@ fn read_and_write_equal_plain() {
 }
 
 #[test]
+fn a_step_equals_its_single_operations() {
+    for (b, n, w, r, k, shift) in [(2, 5, 3, 1, 1, 1), (3, 17, 20, 2, 3, 2), (1, 1, 1, 1, 1, 0)] {
+        let emits = (r + k) * num_controls(w, shift) + 2 * k * w;
+        let operands = [
+            waves(&[b, n, w], 1., 1., DType::F64),
+            softmax(&waves(&[b, r + k, n], 2., 1., DType::F64)).unwrap(),
+            waves(&[b, emits], 3., 1., DType::F64),
+        ];
+        let all = |step: Step| vec![step.weights, step.read, step.memory];
+        agree(
+            &operands,
+            |x| Ok(all(step(&x[0], &x[1], &x[2], (r, k), shift)?)),
+            |x| Ok(all(plain::step(&x[0], &x[1], &x[2], (r, k), shift)?)),
+        );
+        // Whatever the loss depends on: the memory, what was read, or the weightings alone.
+        for kept in 0..3 {
+            let one = |step: Step| vec![all(step).swap_remove(kept)];
+            agree(
+                &operands,
+                |x| Ok(one(step(&x[0], &x[1], &x[2], (r, k), shift)?)),
+                |x| Ok(one(plain::step(&x[0], &x[1], &x[2], (r, k), shift)?)),
+            );
+        }
+    }
+    let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+    let (memory, before) = (zeros(&[1, 5, 3]), zeros(&[1, 2, 5]));
+    let error = step(&memory, &before, &zeros(&[1, 23]), (1, 1), 1).unwrap_err().to_string();
+    assert!(error.contains("(1, 24) that is emitted"), "{error}");
+    let error = step(&memory, &before, &zeros(&[1, 48]), (1, 1), 5).unwrap_err().to_string();
+    assert!(error.contains("largest shift"), "{error}");
+}
+
+#[test]
 fn blend_equals_plain() {
     let operands = [
         waves(&[2, 3, 17], 1., 1., DType::F64),
