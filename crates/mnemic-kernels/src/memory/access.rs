@@ -243,8 +243,9 @@ impl<T: Real> pulp::WithSimd for WriteBackward<'_, T> {
         let h = x.weights.len() / x.n;
         let mut d_erase = vec![Lanes::splat(T::ZERO); h * c];
         let mut d_add = d_erase.clone();
+        let mut d_weights = [Lanes::splat(T::ZERO); MOST_HEADS];
         for i in 0..x.n {
-            let mut d_weights = [Lanes::splat(T::ZERO); MOST_HEADS];
+            d_weights.iter_mut().take(h).for_each(|d| *d = Lanes::splat(T::ZERO));
             for k in 0..c {
                 let at = i * x.w + k * LANES;
                 let (grad, slot) = (Lanes::load(self.grad, at), Lanes::load(x.memory, at));
@@ -266,7 +267,7 @@ impl<T: Real> pulp::WithSimd for WriteBackward<'_, T> {
                 }
             }
             if let Some(all) = &mut self.d_weights {
-                for (all, d) in all.chunks_exact_mut(x.n).zip(d_weights) {
+                for (all, d) in all.chunks_exact_mut(x.n).zip(&d_weights) {
                     all[i] = d.sum();
                 }
             }

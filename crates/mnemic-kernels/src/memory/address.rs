@@ -2,10 +2,10 @@
 
 use candle_core::Result;
 
-use super::cosine::{Key, cosine_backward, cosines_of, norm};
+use super::cosine::{Compared, Key, cosines_of, norms_of, slots_backward};
 use super::{SMALLEST, num_controls};
 use crate::fused::{Array, Backward, FusedOp, View};
-use crate::lanes::{dot, parts, softmax_row, softmax_row_backward};
+use crate::lanes::{add_scaled, dot, parts, softmax_row, softmax_row_backward};
 use crate::real::{Real, buffer};
 use crate::simd;
 use crate::threads::{for_each, rows_per_task};
@@ -72,17 +72,14 @@ impl<T: Real> Controls<T> {
     }
 }
 
-/// The slot that slot `i` takes from at shift number `j`.
+/// A ring of `n` numbers, `f(i)` at place i, opened into a row that goes on for `past` places at both ends: a shift is then a step aside.
 #[inline(always)]
-fn source(i: usize, j: usize, dims: Dims) -> usize {
-    let at = i + dims.n + dims.max_shift - j;
-    if at >= 2 * dims.n {
-        at - 2 * dims.n
-    } else if at >= dims.n {
-        at - dims.n
-    } else {
-        at
-    }
+fn opened<T: Real>(row: &mut Vec<T>, n: usize, past: usize, f: impl Fn(usize) -> T) {
+    row.clear();
+    row.resize(n + 2 * past, T::ZERO);
+    row[past..past + n].iter_mut().enumerate().for_each(|(i, o)| *o = f(i));
+    row.copy_within(n..n + past, 0);
+    row.copy_within(past..2 * past, past + n);
 }
 
 impl FusedOp for AddressOp {
@@ -147,8 +144,9 @@ impl<T: Real> pulp::WithSimd for Forward<'_, T> {
         let heads = self.weights.chunks_exact_mut(n).zip(self.steps.chunks_exact_mut(3 * n));
         for (norms, row) in self.norms.chunks_exact_mut(n).zip(self.first..) {
             let memory = &self.x[0].data[row * n * w..][..n * w];
-            norms.iter_mut().zip(memory.chunks_exact(w)).for_each(|(o, slot)| *o = norm(slot));
+            norms_of(memory, w, norms);
         }
+        let mut ring = vec![];
         for (i, (weights, steps)) in heads.enumerate() {
             let (row, head) = (self.first + i / h, self.first * h + i);
             let memory = &self.x[0].data[row * n * w..][..n * w];
@@ -156,38 +154,31 @@ impl<T: Real> pulp::WithSimd for Forward<'_, T> {
             let size = self.dims.controls();
             let controls = Controls::new(&self.x[2].data[head * size..][..size], self.dims);
             let norms = &self.norms[i / h * n..][..n];
-            head_forward(memory, norms, previous, &controls, self.dims, weights, steps);
+            head_forward((memory, norms), previous, &controls, &mut ring, weights, steps);
         }
     }
 }
 
 #[inline(always)]
 fn head_forward<T: Real>(
-    memory: &[T],
-    norms: &[T],
+    (memory, norms): (&[T], &[T]),
     previous: &[T],
     controls: &Controls<T>,
-    dims: Dims,
+    ring: &mut Vec<T>,
     weights: &mut [T],
     steps: &mut [T],
 ) {
-    let n = dims.n;
+    let (n, past) = (norms.len(), controls.shift.len() / 2);
     let (cosines, rest) = steps.split_at_mut(n);
     let (content, moved) = rest.split_at_mut(n);
     cosines_of(&controls.key, memory, norms, cosines);
     content.iter_mut().zip(&*cosines).for_each(|(o, &c)| *o = controls.strength * c);
     softmax_row(content, None);
     let (gate, kept) = (controls.gate, T::ONE - controls.gate);
-    // `weights` holds the interpolated weighting until it is shifted.
-    for ((o, &c), &p) in weights.iter_mut().zip(&*content).zip(previous) {
-        *o = gate * c + kept * p;
-    }
-    for (i, moved) in moved.iter_mut().enumerate() {
-        let mut sum = T::ZERO;
-        for (j, &s) in controls.shift.iter().enumerate() {
-            sum += s * weights[source(i, j, dims)];
-        }
-        *moved = sum;
+    opened(ring, n, past, |i| gate * content[i] + kept * previous[i]);
+    moved.fill(T::ZERO);
+    for (j, &s) in controls.shift.iter().enumerate() {
+        add_scaled(moved, &ring[2 * past - j..][..n], s);
     }
     let smallest = T::of(SMALLEST);
     for (o, &m) in weights.iter_mut().zip(&*moved) {
@@ -214,21 +205,42 @@ impl<T: Real> pulp::WithSimd for BackwardRows<'_, T> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(mut self, _: S) {
-        let h = self.dims.h;
-        if let Some(d_memory) = &mut self.d_memory {
-            d_memory.fill(T::ZERO);
-        }
-        let (mut d_mixed, mut d_scores) = (vec![T::ZERO; self.dims.n], vec![T::ZERO; self.dims.n]);
-        for i in 0..(self.range.1 - self.range.0) * h {
-            self.head(i, &mut d_mixed, &mut d_scores);
+        let Dims { n, w, h, .. } = self.dims;
+        let (mut d_memory, mut scratch) = (self.d_memory.take(), Scratch::new(n));
+        for row in 0..self.range.1 - self.range.0 {
+            let memory = &self.x[0].data[(self.range.0 + row) * n * w..][..n * w];
+            // No closure: it would be compiled for the narrowest vectors.
+            let mut compared = Vec::with_capacity(h);
+            for i in row * h..(row + 1) * h {
+                compared.push(self.head(i, memory, &mut scratch));
+            }
+            if let Some(d_memory) = &mut d_memory {
+                slots_backward(&compared, memory, w, &mut d_memory[row * n * w..][..n * w]);
+            }
         }
     }
 }
 
+/// Rows of n numbers for the backward pass of a head.
+struct Scratch<T> {
+    d_mixed: Vec<T>,
+    d_scores: Vec<T>,
+    other: Vec<T>,
+    ring: Vec<T>,
+}
+
+impl<T: Real> Scratch<T> {
+    fn new(n: usize) -> Self {
+        let row = || vec![T::ZERO; n];
+        Self { d_mixed: row(), d_scores: row(), other: row(), ring: vec![] }
+    }
+}
+
 impl<T: Real> BackwardRows<'_, T> {
-    /// Head number `i` of this task.
+    /// Head number `i` of this task, over the memory of its row.
     #[inline(always)]
-    fn head(&mut self, i: usize, d_mixed: &mut [T], d_scores: &mut [T]) {
+    fn head(&mut self, i: usize, memory: &[T], scratch: &mut Scratch<T>) -> Compared<T> {
+        let Scratch { d_mixed, d_scores, other, ring } = scratch;
         let dims = self.dims;
         let (n, w, size) = (dims.n, dims.w, dims.controls());
         let head = self.range.0 * dims.h + i;
@@ -252,31 +264,32 @@ impl<T: Real> BackwardRows<'_, T> {
         d_scores.copy_from_slice(grad);
         softmax_row_backward(weights, d_scores, None);
         let smallest = T::of(SMALLEST);
-        let mut d_sharpening = T::ZERO;
+        for (o, &m) in other.iter_mut().zip(moved) {
+            *o = if m <= smallest { smallest } else { m }.ln_();
+        }
+        let d_sharpening = dot(d_scores, other);
         for (d, &m) in d_scores.iter_mut().zip(moved) {
-            let low = m <= smallest;
-            d_sharpening += *d * if low { smallest } else { m }.ln_();
-            *d = if low { T::ZERO } else { *d * controls.sharpening / m };
+            *d = if m <= smallest { T::ZERO } else { *d * controls.sharpening / m };
         }
         // Shift.
-        d_mixed.fill(T::ZERO);
+        let (past, kept) = (dims.max_shift, T::ONE - controls.gate);
+        opened(ring, n, past, |i| controls.gate * content[i] + kept * previous[i]);
         let mut d_shift = vec![T::ZERO; controls.shift.len()];
-        let mixed = |i: usize| controls.gate * content[i] + (T::ONE - controls.gate) * previous[i];
-        for (i, &d) in d_scores.iter().enumerate() {
-            for (j, &s) in controls.shift.iter().enumerate() {
-                let from = source(i, j, dims);
-                d_mixed[from] += s * d;
-                d_shift[j] += d * mixed(from);
-            }
+        for (j, d) in d_shift.iter_mut().enumerate() {
+            *d = dot(d_scores, &ring[2 * past - j..][..n]);
+        }
+        opened(ring, n, past, |i| d_scores[i]);
+        d_mixed.fill(T::ZERO);
+        for (j, &s) in controls.shift.iter().enumerate() {
+            add_scaled(d_mixed, &ring[j..][..n], s);
         }
         softmax_row_backward(&controls.shift, &mut d_shift, None);
         // Interpolation.
-        let mut d_gate = T::ZERO;
-        for ((&d, &c), &p) in d_mixed.iter().zip(content).zip(previous) {
-            d_gate += d * (c - p);
+        for (o, (&c, &p)) in other.iter_mut().zip(content.iter().zip(previous)) {
+            *o = c - p;
         }
+        let d_gate = dot(d_mixed, other);
         if let Some(all) = &mut self.d_previous {
-            let kept = T::ONE - controls.gate;
             all[i * n..][..n].iter_mut().zip(&*d_mixed).for_each(|(o, &d)| *o = kept * d);
         }
         // Content: the softmax of `β cosine`.
@@ -284,18 +297,16 @@ impl<T: Real> BackwardRows<'_, T> {
         softmax_row_backward(content, d_scores, None);
         let d_strength = dot(d_scores, cosines);
         d_scores.iter_mut().for_each(|d| *d *= controls.strength);
-        let row = i / dims.h;
-        let memory = &self.x[0].data[(self.range.0 + row) * n * w..][..n * w];
-        let norms = &self.saved.norms[(self.range.0 + row) * n..][..n];
-        let d_memory = self.d_memory.as_mut().map(|all| &mut all[row * n * w..][..n * w]);
+        let norms = &self.saved.norms[head / dims.h * n..][..n];
         let d_key = &mut d_raw[..w];
-        cosine_backward(&controls.key, memory, norms, cosines, d_scores, d_memory, d_key);
-        for (d, &k) in d_key.iter_mut().zip(&controls.key.values) {
+        let compared = Compared::new(controls.key, (memory, norms), cosines, d_scores, d_key);
+        for (d, &k) in d_key.iter_mut().zip(&compared.key.values) {
             *d *= T::ONE - k * k;
         }
         d_raw[w] = d_strength * raw[w].sigmoid_();
         d_raw[w + 1] = d_gate * controls.gate * (T::ONE - controls.gate);
         d_raw[w + 2..][..d_shift.len()].copy_from_slice(&d_shift);
         d_raw[size - 1] = d_sharpening * raw[size - 1].sigmoid_();
+        compared
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use crate::fused::{Array, Backward, FusedOp, View};
 use crate::lanes::{dot, parts, softmax_row, softmax_row_backward};
-use crate::memory::cosine::{Key, cosine_backward, cosines_of, norm};
+use crate::memory::cosine::{Compared, Key, cosines_of, norms_of, slots_backward};
 use crate::real::{Real, buffer};
 use crate::simd;
 use crate::threads::{for_each, rows_per_task};
@@ -101,7 +101,7 @@ impl<T: Real> pulp::WithSimd for Forward<'_, T> {
         {
             let row = self.first + i;
             let memory = &self.x[0].data[row * n * w..][..n * w];
-            norms.iter_mut().zip(memory.chunks_exact(w)).for_each(|(o, slot)| *o = norm(slot));
+            norms_of(memory, w, norms);
             let heads = weights.chunks_exact_mut(n).zip(cosines.chunks_exact_mut(n));
             for ((weights, cosines), head) in heads.zip(row * h..) {
                 let key = Key::new(self.x[1].data[head * w..][..w].to_vec());
@@ -131,9 +131,7 @@ impl<T: Real> pulp::WithSimd for BackwardRows<'_, T> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(mut self, _: S) {
         let Dims { n, w, h, .. } = self.dims;
-        if let Some(d_memory) = &mut self.d_memory {
-            d_memory.fill(T::ZERO);
-        }
+        let (mut d_memory, mut compared) = (self.d_memory.take(), Vec::with_capacity(h));
         let mut d_scores = vec![T::ZERO; n];
         let heads = self.d_keys.chunks_exact_mut(w).zip(self.d_strengths.iter_mut());
         for (i, (d_key, d_strength)) in heads.enumerate() {
@@ -148,8 +146,13 @@ impl<T: Real> pulp::WithSimd for BackwardRows<'_, T> {
             let key = Key::new(self.x[1].data[head * w..][..w].to_vec());
             let memory = &self.x[0].data[row * n * w..][..n * w];
             let norms = &self.saved.norms[row * n..][..n];
-            let d_memory = self.d_memory.as_mut().map(|all| &mut all[i / h * n * w..][..n * w]);
-            cosine_backward(&key, memory, norms, cosines, &d_scores, d_memory, d_key);
+            compared.push(Compared::new(key, (memory, norms), cosines, &d_scores, d_key));
+            if compared.len() == h {
+                if let Some(d_memory) = &mut d_memory {
+                    slots_backward(&compared, memory, w, &mut d_memory[i / h * n * w..][..n * w]);
+                }
+                compared.clear();
+            }
         }
     }
 }
