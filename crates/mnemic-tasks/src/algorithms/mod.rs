@@ -30,6 +30,7 @@
 mod curriculum;
 mod drawing;
 mod learner;
+mod paper;
 mod problem;
 mod recipe;
 mod run;

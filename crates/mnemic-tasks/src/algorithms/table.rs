@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::paper::paper;
 use super::recipe::{AlgorithmRecipe, is_algorithm};
 use super::run::AlgorithmResult;
 use crate::Result;
@@ -151,7 +152,7 @@ pub fn algorithm_page(folder: &Path) -> Result<String> {
         "# Algorithmic tasks\n\nWritten by `cargo xtask bench algorithms`; every run is a row of `results.csv` beside its recipe. Figures are medians over the \
          seeds. *Converged*: the goal of the recipe was reached. *Wrong*: sequences in which anything is wrong; *fine*: the share of a sequence before its first \
          error; *bits*: cross-entropy of a sequence; *solved*: the sizes of which no sequence is wrong, and in brackets those of the seed with the lowest validation \
-         loss.\n",
+         loss. *Paper*: what its table says of the same, as it is remembered; many papers have curves only.\n",
     );
     for (task, models) in &tasks {
         let _ = write!(out, "\n## {task}\n\n");
@@ -159,18 +160,19 @@ pub fn algorithm_page(folder: &Path) -> Result<String> {
         let (title, rule) = if solved { (" solved % |", " ---: |") } else { ("", "") };
         let _ = write!(
             out,
-            "| recipe | test |{title} wrong % | fine % | bits | converged | sequences | CPU minutes |\n\
-             | --- | --- |{rule} ---: | ---: | ---: | ---: | ---: | ---: |\n",
+            "| recipe | test |{title} wrong % | fine % | bits | paper | converged | sequences | CPU minutes |\n\
+             | --- | --- |{rule} ---: | ---: | ---: | --- | ---: | ---: | ---: |\n",
         );
         for (model, rows) in models {
-            lines(model, rows, solved, &mut out);
+            lines((model, task), rows, solved, &mut out);
         }
     }
     out.push_str(&crate::pointer::pointer_section(folder)?);
     Ok(out)
 }
 
-fn lines(model: &str, rows: &[AlgorithmRow], solved: bool, out: &mut String) {
+/// The lines of a recipe, `folder/file`, on a task.
+fn lines((model, task): (&str, &str), rows: &[AlgorithmRow], solved: bool, out: &mut String) {
     let mut tests: Vec<(&str, Option<bool>)> = vec![];
     for row in rows {
         if !tests.contains(&(&row.sizes, row.rounding)) {
@@ -182,12 +184,13 @@ fn lines(model: &str, rows: &[AlgorithmRow], solved: bool, out: &mut String) {
         let runs: Vec<&AlgorithmRow> = rows.iter().filter(fits).collect();
         let middle = |of: fn(&AlgorithmRow) -> f64| median(runs.iter().map(|row| of(row)));
         let converged = runs.iter().filter(|row| row.converged).count();
+        let paper = paper(model, task, size, rounding == Some(true));
         let size = if size.is_empty() { "as trained" } else { size };
         let how = if rounding == Some(true) { ", rounded" } else { "" };
         let solved = if solved { solved_cell(&runs) } else { String::new() };
         let _ = writeln!(
             out,
-            "| {model} | {size}{how} |{solved} {:.1} | {:.1} | {:.3} | {converged} of {} | {:.0} | {:.1} |",
+            "| {model} | {size}{how} |{solved} {:.1} | {:.1} | {:.3} | {paper} | {converged} of {} | {:.0} | {:.1} |",
             middle(|row| row.error_percent),
             middle(|row| row.fine_percent),
             middle(|row| row.bits),
@@ -256,11 +259,11 @@ mod tests {
         update_csv(&folder.join("results.csv"), &[row(1, "100", 50.)]).unwrap();
         let page = algorithm_page(dir.path()).unwrap();
         assert!(
-            page.contains("| ntm/copy | 20 | 2.0 | 98.0 | 0.250 | 2 of 3 | 3200 | 1.5 |"),
+            page.contains("| ntm/copy | 20 | 2.0 | 98.0 | 0.250 | – | 2 of 3 | 3200 | 1.5 |"),
             "{page}"
         );
         assert!(
-            page.contains("| ntm/copy | 100 | 50.0 | 50.0 | 0.250 | 1 of 1 | 3200 | 1.5 |"),
+            page.contains("| ntm/copy | 100 | 50.0 | 50.0 | 0.250 | – | 1 of 1 | 3200 | 1.5 |"),
             "{page}"
         );
         assert!(page.find("| 20 |").unwrap() < page.find("| 100 |").unwrap());
@@ -282,7 +285,7 @@ mod tests {
             run(1, 50., true, 0.5),
         ];
         let mut out = String::new();
-        lines("stack-rnn/stack", &rows, true, &mut out);
+        lines(("stack-rnn/stack", "copy"), &rows, true, &mut out);
         let lines: Vec<&str> = out.lines().collect();
         assert!(lines[0].starts_with("| stack-rnn/stack | 2 × 60 | 40.0 (100.0) | 0.0 |"), "{out}");
         assert!(
