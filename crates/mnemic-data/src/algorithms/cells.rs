@@ -19,7 +19,7 @@ pub enum Cells {
     Merge,
     /// Cells of key and value; the values in the order of their keys.
     Sort,
-    /// The bits of two numbers by turns, the lowest first; the bits of their sum.
+    /// Two bits a cell, one of each of two numbers, the lowest first; the bits of their sum. A cell holds both, since a model reads one for each output.
     Add,
     /// Symbols, as they are.
     TapeCopy,
@@ -101,7 +101,7 @@ impl Cells {
             Self::Reverse => (1 + BITS, BITS, 0),
             Self::Search => (1 + 2 * BITS, BITS, BITS),
             Self::Merge | Self::Sort => (1 + 2 * BITS, BITS, 0),
-            Self::Add => (2, 1, 0),
+            Self::Add => (3, 1, 0),
             _ => (SYMBOLS, SYMBOLS, 0),
         }
     }
@@ -110,7 +110,7 @@ impl Cells {
     pub fn paper(self) -> (usize, usize) {
         match self {
             _ if self.symbols() => (self.multiple(), 10 * self.multiple()),
-            Self::Merge | Self::Add => (2, 32),
+            Self::Merge => (2, 32),
             _ => (1, 32),
         }
     }
@@ -123,10 +123,10 @@ impl Cells {
         )
     }
 
-    /// What a size is rounded up to: merging and adding need two halves, duplicated symbols come in threes.
+    /// What a size is rounded up to: merging needs two halves, duplicated symbols come in threes.
     fn multiple(self) -> usize {
         match self {
-            Self::Merge | Self::Add => 2,
+            Self::Merge => 2,
             Self::DuplicatedInput => COPIES,
             _ => 1,
         }
@@ -208,18 +208,16 @@ impl Cells {
                 Sequence { inputs, query: vec![], targets }
             }
             Self::Add => {
-                let half = n / 2;
-                let bits: Vec<bool> = (0..2 * half).map(|_| draws.below(2) == 1).collect();
-                let mut carry = false;
-                let mut targets = vec![];
-                for pair in bits.chunks_exact(2) {
-                    let count = [pair[0], pair[1], carry].into_iter().filter(|&bit| bit).count();
-                    targets.push(vec![(count % 2) as f32]);
-                    carry = count > 1;
+                let (mut carry, mut inputs, mut targets) = (0, vec![], vec![]);
+                for _ in 0..n {
+                    let bits = [draws.below(2), draws.below(2)];
+                    inputs.push(with_flag(bits.map(|bit| bit as f32).to_vec()));
+                    let sum = bits[0] + bits[1] + carry;
+                    targets.push(vec![(sum % 2) as f32]);
+                    carry = sum / 2;
                 }
-                targets.push(vec![f32::from(u8::from(carry))]);
-                let cell = |&bit: &bool| with_flag(vec![f32::from(u8::from(bit))]);
-                Sequence { inputs: bits.iter().map(cell).collect(), query: vec![], targets }
+                targets.push(vec![carry as f32]);
+                Sequence { inputs, query: vec![], targets }
             }
             _ => self.keyed(n, draws),
         }
@@ -373,15 +371,14 @@ mod tests {
     fn adding_adds() {
         for seed in 0..50 {
             let batch = Cells::Add.batch((1, 20), 1, seed, 0).unwrap();
-            let bits: Vec<usize> =
-                rows(&batch.inputs, 2).iter().map(|cell| cell[1] as usize).collect();
-            let number = |first: usize| -> usize {
-                bits.iter().skip(first).step_by(2).enumerate().map(|(i, bit)| bit << i).sum()
+            let cells = rows(&batch.inputs, 3);
+            let number = |which: usize| -> usize {
+                cells.iter().enumerate().map(|(i, cell)| (cell[1 + which] as usize) << i).sum()
             };
             let sum: usize =
                 batch.targets.iter().enumerate().map(|(i, bit)| (*bit as usize) << i).sum();
             assert_eq!(sum, number(0) + number(1));
-            assert_eq!(batch.outputs, batch.cells / 2 + 1);
+            assert_eq!(batch.outputs, batch.cells + 1);
         }
     }
 
