@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Sizes;
 use crate::error::{Error, Result, shown, unknown};
-use crate::memory::{dmn, dmn_plus, entnet, memn2n, memnn};
+use crate::memory::{dmn, dmn_plus, dnc_reader, entnet, memn2n, memnn};
 use crate::recurrent::lstm_reader;
 use crate::story::{Phase, StoryBatch, StoryModel, StoryOutput};
 
@@ -138,6 +138,7 @@ architectures! {
     "dmn" Dmn in dmn, |_| None, "Dynamic memory network.";
     "dmn-plus" DmnPlus in dmn_plus, |c| Some((c.sentence_len, c.hidden_size)), "Improved dynamic memory network.";
     "entnet" EntNet in entnet, |c| Some((c.sentence_len, 0)), "Recurrent entity network.";
+    "dnc-reader" DncReader in dnc_reader, |_| None, "Differentiable neural computer that reads word by word.";
     "lstm" LstmReader in lstm_reader, |_| None, "LSTM baseline.";
 }
 

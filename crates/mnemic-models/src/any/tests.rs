@@ -16,7 +16,7 @@ fn overridden(architecture: &str, preset: &str, changes: Value) -> Result<ModelC
 fn every_preset_is_made_by_name_and_goes_through_json() {
     assert_eq!(
         ModelConfig::architectures(),
-        ["memn2n", "memnn", "dmn", "dmn-plus", "entnet", "lstm"]
+        ["memn2n", "memnn", "dmn", "dmn-plus", "entnet", "dnc-reader", "lstm"]
     );
     for architecture in ModelConfig::architectures() {
         for preset in ModelConfig::presets(architecture).unwrap() {

@@ -4,6 +4,7 @@
 pub mod dmn;
 pub mod dmn_plus;
 pub mod dnc;
+pub mod dnc_reader;
 pub mod entnet;
 pub mod ham;
 pub mod memn2n;
