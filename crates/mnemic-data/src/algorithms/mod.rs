@@ -1,13 +1,14 @@
 //! Algorithmic tasks: the five of the Neural Turing Machine (A. Graves, G. Wayne, I. Danihelka, arXiv 1410.5401, 2014, section 4), the
 //! transductions of neural stacks (E. Grefenstette et al., arXiv 1506.02516, 2015, section 4; see [`Transduction`]), the patterns of
-//! stack-augmented networks (A. Joulin, T. Mikolov, arXiv 1503.01007, 2015, section 4; see [`Pattern`]), and tasks of long range (see
-//! [`LongRange`]).
+//! stack-augmented networks (A. Joulin, T. Mikolov, arXiv 1503.01007, 2015, section 4; see [`Pattern`]), questions about graphs
+//! (A. Graves et al., Nature 538, 2016; see [`Graph`]), and tasks of long range (see [`LongRange`]).
 //!
 //! Sequences of vectors, generated without end. Outputs are scored at some steps only. All rows of a batch have one length, so that no step is
 //! padding: a row is one sequence, of a length drawn for the batch, or in patterns a stream of sequences.
 
 mod cells;
 mod grammar;
+mod graph;
 mod long_range;
 mod pattern;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::sampling::Draws;
 
 pub use cells::{CellBatch, Cells, cell_tasks};
+pub use graph::Graph;
 pub use long_range::LongRange;
 pub use pattern::Pattern;
 pub use transduction::Transduction;
@@ -79,6 +81,13 @@ pub enum Algorithm {
         /// What the sequences are like.
         task: Pattern,
         /// The least and the most of their size.
+        length: (usize, usize),
+    },
+    /// Questions about graphs.
+    Graph {
+        /// What is asked.
+        task: Graph,
+        /// The least and the most nodes.
         length: (usize, usize),
     },
     /// What is far back matters.
@@ -198,9 +207,11 @@ impl Algorithm {
                 let transduction = Transduction::ALL.iter().find(|(name, _)| *name == other);
                 let pattern = Pattern::ALL.iter().find(|(name, _)| *name == other);
                 let long_range = LongRange::ALL.iter().find(|(name, ..)| *name == other);
-                match (transduction, pattern, long_range) {
+                let graph = Graph::ALL.iter().find(|(name, ..)| *name == other);
+                match (transduction, pattern, graph, long_range) {
                     (Some(&(_, task)), ..) => Self::Transduction { task, length: (8, 64) },
-                    (_, Some(&(_, task)), _) => Self::Pattern { task, length: task.paper() },
+                    (_, Some(&(_, task)), ..) => Self::Pattern { task, length: task.paper() },
+                    (.., Some(&(_, task, length)), _) => Self::Graph { task, length },
                     (.., Some(&(_, task, length))) => Self::LongRange { task, length },
                     _ => return Err(unknown(other)),
                 }
@@ -210,7 +221,7 @@ impl Algorithm {
 
     /// The same task at given sizes only: vectors (copy), vectors and repetitions (repeat copy), items (recall), bits (n-grams), vectors
     /// given and given back (sort), symbols or the least and the most symbols (transductions), a size or the least and the most (patterns,
-    /// long range).
+    /// graphs, long range).
     ///
     /// # Errors
     /// When there are more or fewer sizes than that, or they make no sense.
@@ -234,6 +245,10 @@ impl Algorithm {
             (Self::Pattern { task, .. }, &[n]) => Self::Pattern { task, length: (n, n) },
             (Self::Pattern { task, .. }, &[least, most]) => {
                 Self::Pattern { task, length: (least, most) }
+            }
+            (Self::Graph { task, .. }, &[n]) => Self::Graph { task, length: (n, n) },
+            (Self::Graph { task, .. }, &[least, most]) => {
+                Self::Graph { task, length: (least, most) }
             }
             (Self::LongRange { task, .. }, &[n]) => Self::LongRange { task, length: (n, n) },
             (Self::LongRange { task, .. }, &[least, most]) => {
@@ -261,6 +276,7 @@ impl Algorithm {
         match &mut task {
             Self::Copy { length, .. }
             | Self::Pattern { length, .. }
+            | Self::Graph { length, .. }
             | Self::LongRange { length, .. } => cut(length),
             Self::RepeatCopy { length, repeats, .. } => {
                 cut(length);
@@ -299,6 +315,7 @@ impl Algorithm {
             Self::PrioritySort { bits, .. } => (bits + 2, bits),
             Self::Transduction { task, .. } => task.sizes(),
             Self::Pattern { task, .. } => (task.vocabulary(), task.vocabulary()),
+            Self::Graph { task, .. } => task.sizes(),
             Self::LongRange { task, .. } => task.sizes(),
         }
     }
@@ -317,6 +334,7 @@ impl Algorithm {
             }
             Self::Transduction { task, length } => task.fits(length),
             Self::Pattern { task, length } => task.fits(length),
+            Self::Graph { task, length } => task.fits(length),
             Self::LongRange { task, length } => task.fits(length),
         };
         match fits {
@@ -359,6 +377,7 @@ impl Algorithm {
             }
             Self::Transduction { task, length } => task.batch(batch_size, length, &mut draws),
             Self::Pattern { task, length } => task.batch(batch_size, length, &mut draws),
+            Self::Graph { task, length } => task.batch(batch_size, length, &mut draws),
             Self::LongRange { task, length } => task.batch(batch_size, length, &mut draws),
         })
     }
@@ -492,6 +511,7 @@ fn unknown(name: &str) -> Error {
     let own = ["copy", "repeat-copy", "associative-recall", "n-grams", "priority-sort"];
     let all = own.into_iter().chain(Transduction::ALL.iter().map(|(name, _)| *name));
     let all = all.chain(Pattern::ALL.iter().map(|(name, _)| *name));
+    let all = all.chain(Graph::ALL.iter().map(|(name, ..)| *name));
     let all = all.chain(LongRange::ALL.iter().map(|(name, ..)| *name));
     let expected = all.collect::<Vec<_>>().join(", ");
     Error::UnknownName { kind: "task", given: name.into(), expected }
