@@ -244,7 +244,7 @@ fn data_and_models() {
     serde_json::from_str::<serde_json::Value>(&stats).unwrap();
     let models = succeed(folder.path(), &["models", "--json"]);
     let models: serde_json::Value = serde_json::from_str(&models).unwrap();
-    assert_eq!(models["presets"].as_array().unwrap().len(), 6);
+    assert_eq!(models["presets"].as_array().unwrap().len(), 7);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn wrong_names_are_answered_with_the_known_ones() {
     let text = |r: Result<ModelConfig>| r.unwrap_err().to_string();
     let error = text(ModelConfig::preset("dmn_plus", "dmn_plus", SIZES));
     assert!(error.contains("unknown architecture `dmn_plus`, did you mean `dmn-plus`?"));
-    assert!(error.contains("known: memn2n, memnn, dmn, dmn-plus, entnet, lstm"));
+    assert!(error.contains("known: memn2n, memnn, dmn, dmn-plus, entnet, dnc-reader, lstm"));
     let error = text(ModelConfig::preset("dmn-plus", "dmn1", SIZES));
     assert!(error.contains("dmn-plus preset: unknown preset `dmn1`"), "{error}");
     assert!(error.contains("known: dmn2, dmn3, dmn_plus"), "{error}");
