@@ -41,7 +41,7 @@ pub struct NtmState {
 
 /// A memory with read and write heads.
 ///
-/// In a step all heads find their weightings on the memory as it was (see [`address`]); the read heads read it; then the write heads erase and
+/// In a step all heads find their weightings on the memory as it was (see [`memory::step`]); the read heads read it; then the write heads erase and
 /// add. The paper leaves this order open; it is that of Collier and Beel 2018. The memory starts at 1e-6 everywhere, the scheme that
 /// converged best there; what was read and the weightings before the first step are learnt.
 ///

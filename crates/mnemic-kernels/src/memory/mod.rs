@@ -145,7 +145,7 @@ pub struct Step {
     pub memory: Tensor,
 }
 
-/// A step of `r` heads that read and `k` that write, from what they emit: [`address`] all of them, [`read`] the memory as it was, [`write`] it. A row of `emitted`
+/// A step of `r` heads that read and `k` that write, from what they emit: [`address`] all of them, [`read`] the memory as it was, [`write()`] it. A row of `emitted`
 /// `(b, e)` has the controls of each head, what each writing head erases before a sigmoid, and what it adds before a tanh: `e = (r + k) (w + 2S + 4) + 2 k w`.
 ///
 /// ```
