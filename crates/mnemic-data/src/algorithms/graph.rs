@@ -40,6 +40,9 @@ const MOST: usize = 200;
 /// Source, label and destination of an edge; in a triple of which a part is asked for, that part is none.
 type Triple = [Option<usize>; 3];
 
+/// A node's distance, the number of shortest paths to it, and how the last edge of one of them begins: node and edge.
+type Reached = (usize, usize, (usize, usize));
+
 /// A graph: the labels of its nodes, and of each node its edges, label and destination.
 struct Drawn {
     nodes: Vec<usize>,
@@ -177,8 +180,7 @@ impl Drawn {
     fn only_shortest(&self, hops: usize, draws: &mut Draws) -> Option<Vec<(usize, usize)>> {
         let n = self.nodes.len();
         let start = draws.below(n);
-        // Of each node its distance, the number of shortest paths, and how the last edge of one of them begins.
-        let mut found: Vec<Option<(usize, usize, (usize, usize))>> = vec![None; n];
+        let mut found: Vec<Option<Reached>> = vec![None; n];
         found[start] = Some((0, 1, (start, 0)));
         let mut front = vec![start];
         for distance in 1..=hops {
