@@ -1,7 +1,7 @@
 //! Models that read a vector and give one at every step: what learns algorithms.
 
 use candle_core::{Result, Tensor, bail};
-use mnemic_layers::Context;
+use mnemic_layers::{Context, stack, unbind};
 
 /// A model from sequences of vectors to sequences of scores.
 pub trait SequenceModel {
@@ -17,6 +17,31 @@ pub trait SequenceModel {
     /// # Errors
     /// When the shapes do not fit, or no step is wanted.
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor>;
+}
+
+/// Checks that the inputs of `model` are `(b, t, width)`, and gives b and t.
+pub(crate) fn check_inputs(model: &str, inputs: &Tensor, width: usize) -> Result<(usize, usize)> {
+    match inputs.dims() {
+        &[b, t, got] if got == width => Ok((b, t)),
+        got => bail!("{model}: expected inputs (b, t, {width}), got {got:?}"),
+    }
+}
+
+/// What a step gives at the wanted ones of the steps of `xs (b, t, i)`, side by side: `(b, steps, f)`.
+pub(crate) fn step_through(
+    xs: &Tensor,
+    wanted: Option<&[bool]>,
+    mut step: impl FnMut(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let wanted = wanted_steps(wanted, xs.dim(1)?)?;
+    let mut given = Vec::with_capacity(wanted.len());
+    for (x, wanted) in unbind(xs)?.iter().zip(wanted) {
+        let features = step(x)?;
+        if wanted {
+            given.push(features);
+        }
+    }
+    stack(&given)
 }
 
 /// The steps that are wanted of `t`, checked.

@@ -352,6 +352,17 @@ impl Prepared {
             .map(move |s| &self.words[s * j..][..self.batch.sentence_lengths[s]]))
     }
 
+    /// All words of the story and then the question of each row, padded `(b, t)`, with their numbers.
+    pub(crate) fn in_a_row(&self) -> Result<(Tensor, Vec<usize>)> {
+        let mut rows = Vec::with_capacity(self.batch.batch_size());
+        for row in 0..self.batch.batch_size() {
+            let mut words = self.sentences(row)?.flatten().copied().collect::<Vec<u32>>();
+            words.extend(self.question(row)?);
+            rows.push(words);
+        }
+        pad_sequences(&rows, self.batch.story.device())
+    }
+
     /// The words of a row's question.
     pub(crate) fn question(&self, row: usize) -> Result<&[u32]> {
         let q = self.batch.question.dim(1)?;

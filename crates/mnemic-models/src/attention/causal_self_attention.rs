@@ -19,7 +19,7 @@ use mnemic_layers::{
 use serde::{Deserialize, Serialize};
 
 use super::leaves::Leaves;
-use crate::sequence::{SequenceModel, wanted_steps};
+use crate::sequence::{SequenceModel, check_inputs, wanted_steps};
 
 /// The sizes of a [`CausalSelfAttention`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,14 +125,7 @@ impl SequenceModel for CausalSelfAttention {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
-        let (b, t, width) = inputs.dims3()?;
-        if width != self.config.input_size {
-            let expected = self.config.input_size;
-            bail!(
-                "causal self-attention: expected inputs (b, t, {expected}), got {:?}",
-                inputs.dims()
-            );
-        }
+        let (b, t) = check_inputs("causal self-attention", inputs, self.config.input_size)?;
         let wanted = wanted_steps(wanted, t)?;
         let leaves = self.leaves.forward(inputs)?;
         let steps: Vec<usize> = (0..t).filter(|&step| wanted[step]).collect();

@@ -14,12 +14,13 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use mnemic_layers::{Context, Embedding, init, last_states, stack, unbind};
+use mnemic_layers::{Context, Embedding, init, last_states};
 use serde::{Deserialize, Serialize};
 
 use super::dnc::{self, Dnc};
 use crate::config::{Sizes, count, fraction, positive, vocabulary};
-use crate::story::{Limits, NULL_WORD, StoryBatch, StoryModel, StoryOutput, pad_sequences};
+use crate::sequence::step_through;
+use crate::story::{Limits, NULL_WORD, StoryBatch, StoryModel, StoryOutput};
 
 /// The sizes of [`DncReader`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,13 +155,12 @@ impl DncReader {
     /// What the scores are linear in after the last word of each row, `(b, f)`; steps after it, which others of the batch still need, change nothing.
     fn read(&self, words: &Tensor, lengths: &[usize], ctx: &Context) -> Result<Tensor> {
         let mut state = self.dnc.start(words.dim(0)?)?;
-        let mut features = Vec::with_capacity(words.dim(1)?);
-        for word in unbind(words)? {
-            let (given, next) = self.dnc.step(&word, &state, ctx)?;
-            features.push(given);
+        let features = step_through(words, None, |word| {
+            let (given, next) = self.dnc.step(word, &state, ctx)?;
             state = next;
-        }
-        last_states(&stack(&features)?, lengths)
+            Ok(given)
+        })?;
+        last_states(&features, lengths)
     }
 }
 
@@ -172,14 +172,7 @@ impl StoryModel for DncReader {
             memory_size: self.config.memory_size,
             sentence_len: None,
         };
-        let prepared = batch.prepare(&limits)?;
-        let mut rows = Vec::with_capacity(batch.batch_size());
-        for row in 0..batch.batch_size() {
-            let mut words = prepared.sentences(row)?.flatten().copied().collect::<Vec<u32>>();
-            words.extend(prepared.question(row)?);
-            rows.push(words);
-        }
-        let (ids, lengths) = pad_sequences(&rows, batch.story.device())?;
+        let (ids, lengths) = batch.prepare(&limits)?.in_a_row()?;
         let words = ctx.dropout(&self.embedding.forward(&ids)?, self.config.dropout)?; // (b, t, d)
         let logits = self.dnc.scores(&self.read(&words, &lengths, ctx)?)?; // (b, v)
         Ok(StoryOutput { logits, gate_scores: Vec::new(), retrieved: Vec::new() })

@@ -20,7 +20,7 @@ use mnemic_layers::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Sizes, count, fraction, positive, vocabulary};
-use crate::story::{Limits, NULL_WORD, StoryBatch, StoryModel, StoryOutput, pad_sequences};
+use crate::story::{Limits, NULL_WORD, StoryBatch, StoryModel, StoryOutput};
 
 /// The sizes of [`LstmReader`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,14 +147,7 @@ impl StoryModel for LstmReader {
             memory_size: self.config.memory_size,
             sentence_len: None,
         };
-        let prepared = batch.prepare(&limits)?;
-        let mut rows = Vec::with_capacity(batch.batch_size());
-        for row in 0..batch.batch_size() {
-            let mut words = prepared.sentences(row)?.flatten().copied().collect::<Vec<u32>>();
-            words.extend(prepared.question(row)?);
-            rows.push(words);
-        }
-        let (ids, lengths) = pad_sequences(&rows, batch.story.device())?;
+        let (ids, lengths) = batch.prepare(&limits)?.in_a_row()?;
         let words = ctx.dropout(&self.embedding.forward(&ids)?, self.config.dropout)?; // (b, t, d)
         let hidden = self.lstm.forward(&words, None, Some(&lengths), ctx)?.hidden; // (layers, b, h)
         let last = ctx.dropout(&hidden.get(self.config.num_layers - 1)?, self.config.dropout)?;

@@ -20,14 +20,14 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{
     Context, HierarchicalAttention, HierarchicalState, Linear, concat, gather_steps, init, linear,
 };
 
 use super::leaves::Leaves;
-use crate::sequence::{SequenceModel, wanted_steps};
+use crate::sequence::{SequenceModel, check_inputs, wanted_steps};
 
 pub use config::{Config, Readout};
 
@@ -115,14 +115,7 @@ impl SequenceModel for HierarchicalAttentionEncoder {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
-        let (b, t, width) = inputs.dims3()?;
-        if width != self.config.input_size {
-            let expected = self.config.input_size;
-            bail!(
-                "hierarchical attention: expected inputs (b, t, {expected}), got {:?}",
-                inputs.dims()
-            );
-        }
+        let (b, t) = check_inputs("hierarchical attention", inputs, self.config.input_size)?;
         let wanted = wanted_steps(wanted, t)?;
         let leaves = self.leaves.forward(inputs)?;
         let contexts = self.tree.forward(&leaves, &wanted, ctx)?; // (b, q, d)

@@ -17,14 +17,14 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{
     Context, DncMemory, DncState, Linear, Lstm, RecurrentConfig, RecurrentInit, concat, init,
-    linear, stack, unbind,
+    linear,
 };
 
-use crate::sequence::{SequenceModel, wanted_steps};
+use crate::sequence::{SequenceModel, check_inputs, step_through};
 
 pub use config::Config;
 
@@ -144,21 +144,13 @@ impl SequenceModel for Dnc {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
-        let (b, t, width) = inputs.dims3()?;
-        if width != self.config.input_size {
-            let expected = self.config.input_size;
-            bail!("dnc: expected inputs (b, t, {expected}), got {:?}", inputs.dims());
-        }
-        let wanted = wanted_steps(wanted, t)?;
+        let (b, _) = check_inputs("dnc", inputs, self.config.input_size)?;
         let mut state = self.start(b)?;
-        let mut features = Vec::with_capacity(t);
-        for (x, wanted) in unbind(inputs)?.iter().zip(wanted) {
+        let features = step_through(inputs, wanted, |x| {
             let (given, next) = self.step(x, &state, ctx)?;
-            if wanted {
-                features.push(given);
-            }
             state = next;
-        }
-        self.scores(&stack(&features)?)
+            Ok(given)
+        })?;
+        self.scores(&features)
     }
 }

@@ -16,14 +16,14 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use mnemic_layers::{
     Context, Linear, Lstm, NeuralStack, NeuralStackState, RecurrentConfig, RecurrentInit, concat,
-    init, linear, stack, tanh, unbind,
+    init, linear, tanh,
 };
 
-use crate::sequence::{SequenceModel, wanted_steps};
+use crate::sequence::{SequenceModel, check_inputs, step_through};
 
 pub use config::{Config, Structure};
 
@@ -154,20 +154,11 @@ impl SequenceModel for NeuralStackLstm {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
-        let (b, t, width) = inputs.dims3()?;
-        if width != self.config.input_size {
-            let expected = self.config.input_size;
-            bail!("neural stack: expected inputs (b, t, {expected}), got {:?}", inputs.dims());
-        }
-        let wanted = wanted_steps(wanted, t)?;
+        let (b, _) = check_inputs("neural stack", inputs, self.config.input_size)?;
         let mut state = self.start(b)?;
-        let mut hidden = Vec::with_capacity(t);
-        for (x, wanted) in unbind(&self.embedding.forward(inputs)?)?.iter().zip(wanted) {
-            let given = self.step(x, &mut state, ctx)?;
-            if wanted {
-                hidden.push(given);
-            }
-        }
-        self.output.forward(&tanh(&self.transform.forward(&stack(&hidden)?)?)?)
+        let hidden = step_through(&self.embedding.forward(inputs)?, wanted, |x| {
+            self.step(x, &mut state, ctx)
+        })?;
+        self.output.forward(&tanh(&self.transform.forward(&hidden)?)?)
     }
 }

@@ -16,14 +16,14 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{
     Context, Linear, Lstm, NtmMemory, NtmState, RecurrentConfig, RecurrentInit, concat, init,
-    linear, stack, tanh, unbind,
+    linear, tanh,
 };
 
-use crate::sequence::{SequenceModel, wanted_steps};
+use crate::sequence::{SequenceModel, check_inputs, step_through};
 
 pub use config::{Config, Controller};
 
@@ -160,24 +160,13 @@ impl SequenceModel for Ntm {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
-        let (b, t, width) = inputs.dims3()?;
-        if width != self.config.input_size {
-            bail!(
-                "ntm: expected inputs (b, t, {}), got {:?}",
-                self.config.input_size,
-                inputs.dims()
-            );
-        }
-        let wanted = wanted_steps(wanted, t)?;
+        let (b, _) = check_inputs("ntm", inputs, self.config.input_size)?;
         let mut state = self.start(b)?;
-        let mut features = Vec::with_capacity(t);
-        for (x, wanted) in unbind(inputs)?.iter().zip(wanted) {
+        let features = step_through(inputs, wanted, |x| {
             let (given, next) = self.step(x, &state, ctx)?;
-            if wanted {
-                features.push(given);
-            }
             state = next;
-        }
-        self.scores(&stack(&features)?)
+            Ok(given)
+        })?;
+        self.scores(&features)
     }
 }

@@ -22,13 +22,11 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
-use mnemic_layers::{
-    ActionStackState, ActionStacks, Context, Linear, add, init, sigmoid, stack, unbind,
-};
+use mnemic_layers::{ActionStackState, ActionStacks, Context, Linear, add, init, sigmoid};
 
-use crate::sequence::{SequenceModel, wanted_steps};
+use crate::sequence::{SequenceModel, check_inputs, step_through};
 
 pub use config::{Config, Structure};
 
@@ -134,20 +132,10 @@ impl SequenceModel for StackRnn {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
-        let (b, t, width) = inputs.dims3()?;
-        if width != self.config.input_size {
-            let expected = self.config.input_size;
-            bail!("stack RNN: expected inputs (b, t, {expected}), got {:?}", inputs.dims());
-        }
-        let wanted = wanted_steps(wanted, t)?;
+        let (b, _) = check_inputs("stack RNN", inputs, self.config.input_size)?;
         let mut state = self.start(b)?;
-        let mut hidden = Vec::with_capacity(t);
-        for (x, wanted) in unbind(&self.input.forward(inputs)?)?.iter().zip(wanted) {
-            let given = self.step(x, &mut state, ctx)?;
-            if wanted {
-                hidden.push(given);
-            }
-        }
-        self.output.forward(&stack(&hidden)?)
+        let hidden =
+            step_through(&self.input.forward(inputs)?, wanted, |x| self.step(x, &mut state, ctx))?;
+        self.output.forward(&hidden)
     }
 }

@@ -15,14 +15,14 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{
     Context, Linear, Lstm, RecurrentConfig, RecurrentInit, StructuredMemory, StructuredState,
-    concat, init, linear, stack, unbind,
+    concat, init, linear,
 };
 
-use crate::sequence::{SequenceModel, wanted_steps};
+use crate::sequence::{SequenceModel, check_inputs, step_through};
 
 pub use config::{Config, Structure};
 
@@ -123,21 +123,13 @@ impl SequenceModel for StructuredNtm {
     }
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
-        let (b, t, width) = inputs.dims3()?;
-        if width != self.config.input_size {
-            let expected = self.config.input_size;
-            bail!("structured ntm: expected inputs (b, t, {expected}), got {:?}", inputs.dims());
-        }
-        let wanted = wanted_steps(wanted, t)?;
+        let (b, _) = check_inputs("structured ntm", inputs, self.config.input_size)?;
         let mut state = self.start(b)?;
-        let mut features = Vec::with_capacity(t);
-        for (x, wanted) in unbind(inputs)?.iter().zip(wanted) {
+        let features = step_through(inputs, wanted, |x| {
             let (given, next) = self.step(x, &state, ctx)?;
-            if wanted {
-                features.push(given);
-            }
             state = next;
-        }
-        self.output.forward(&stack(&features)?)
+            Ok(given)
+        })?;
+        self.output.forward(&features)
     }
 }
