@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
@@ -29,6 +30,13 @@ pub(crate) fn finished<T: DeserializeOwned>(
     }
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
     serde_json::from_str(&text).map(Some).map_err(Error::json(&path))
+}
+
+/// Writes what a run has come to, `result.json`: the last file of a run, which says that it is done.
+pub(crate) fn keep_result(dir: &Path, result: &impl Serialize) -> Result<()> {
+    let path = dir.join("result.json");
+    let text = serde_json::to_string_pretty(result).map_err(Error::json(&path))?;
+    crate::files::write(&path, text.as_bytes())
 }
 
 /// Writes the recipe into a new folder, or checks that the folder belongs to it.

@@ -59,6 +59,18 @@ pub struct SequenceBatches {
     pub evaluation: usize,
 }
 
+impl SequenceBatches {
+    pub(crate) fn validate(&self) -> std::result::Result<(), String> {
+        let Self { size, per_epoch, evaluation } = *self;
+        for (key, value) in [("size", size), ("per_epoch", per_epoch), ("evaluation", evaluation)] {
+            if value == 0 {
+                return Err(format!("batches.{key} = 0: expected at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for SequenceBatches {
     fn default() -> Self {
         Self { size: 32, per_epoch: 100, evaluation: 10 }
@@ -146,12 +158,7 @@ impl AlgorithmRecipe {
         if self.data.dataset != "algorithms" {
             return Err(format!("data.dataset = {:?}: expected \"algorithms\"", self.data.dataset));
         }
-        let SequenceBatches { size, per_epoch, evaluation } = self.batches;
-        for (key, value) in [("size", size), ("per_epoch", per_epoch), ("evaluation", evaluation)] {
-            if value == 0 {
-                return Err(format!("batches.{key} = 0: expected at least 1"));
-            }
-        }
+        self.batches.validate()?;
         self.data.curriculum.map_or(Ok(()), super::Curriculum::validate)?;
         let task = self.task().map_err(|e| e.to_string())?;
         for sizes in &self.data.test {

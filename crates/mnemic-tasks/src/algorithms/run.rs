@@ -13,7 +13,7 @@ use super::recipe::AlgorithmRecipe;
 use super::score::SequenceScore;
 use crate::babi::RunOptions;
 use crate::provenance::Provenance;
-use crate::run_folder::{RunRecipe, claim, finished};
+use crate::run_folder::{RunRecipe, claim, finished, keep_result};
 use crate::{Error, Result};
 
 /// The test at one size.
@@ -214,7 +214,5 @@ fn save(
     let text = recipe.to_toml()?;
     let files = [("recipe.toml", text.as_str())];
     config.save(&dir.join("model"), store, &files)?;
-    let path = dir.join("result.json");
-    let text = serde_json::to_string_pretty(result).map_err(Error::json(&path))?;
-    crate::files::write(&path, text.as_bytes())
+    keep_result(dir, result)
 }

@@ -17,7 +17,7 @@ use crate::babi::BabiData;
 use crate::error::engine;
 use crate::provenance::Provenance;
 use crate::recipe::Recipe;
-use crate::run_folder::{claim, finished};
+use crate::run_folder::{claim, finished, keep_result};
 use crate::{Error, Place, Result};
 
 /// Where a run goes and what it listens to.
@@ -262,7 +262,5 @@ fn save(
         ("README.md", card.as_str()),
     ];
     save_pretrained::<AnyStoryModel>(dir.join("model"), config, store, &files)?;
-    let path = dir.join("result.json");
-    let text = serde_json::to_string_pretty(result).map_err(Error::json(&path))?;
-    crate::files::write(&path, text.as_bytes())
+    keep_result(dir, result)
 }

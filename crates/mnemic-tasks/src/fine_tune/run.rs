@@ -17,7 +17,7 @@ use super::recipe::{FineTuneRecipe, Head};
 use super::results::FineTuneRow;
 use crate::babi::{RunOptions, update_csv};
 use crate::provenance::Provenance;
-use crate::run_folder::{claim, finished};
+use crate::run_folder::{claim, finished, keep_result};
 use crate::{Error, Result};
 
 /// Files of a tokenizer, which go into the model's folder as they are.
@@ -215,9 +215,7 @@ impl Run<'_> {
         let files: Vec<(&str, &str)> = files.iter().map(|(n, text)| (*n, text.as_str())).collect();
         loaded.save(dir.join("model"), &files)?;
         update_csv(&dir.join("results.csv"), &[FineTuneRow::of(recipe, result)])?;
-        let path = dir.join("result.json");
-        let text = serde_json::to_string_pretty(result).map_err(Error::json(&path))?;
-        crate::files::write(&path, text.as_bytes())
+        keep_result(dir, result)
     }
 }
 

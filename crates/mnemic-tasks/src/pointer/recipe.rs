@@ -141,12 +141,7 @@ impl PointerRecipe {
             let got = architecture.map_or("nothing".into(), Value::to_string);
             return Err(format!("model.architecture: expected \"{ARCHITECTURE}\", got {got}"));
         }
-        let SequenceBatches { size, per_epoch, evaluation } = self.batches;
-        for (key, value) in [("size", size), ("per_epoch", per_epoch), ("evaluation", evaluation)] {
-            if value == 0 {
-                return Err(format!("batches.{key} = 0: expected at least 1"));
-            }
-        }
+        self.batches.validate()?;
         let config = self.config().map_err(|e| e.to_string())?;
         if config.input_size != 2 {
             return Err(format!(

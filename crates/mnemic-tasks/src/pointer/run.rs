@@ -16,7 +16,7 @@ use crate::algorithms::Stream;
 use crate::babi::RunOptions;
 use crate::provenance::Provenance;
 use crate::recipe::data_path;
-use crate::run_folder::{RunRecipe, claim, finished};
+use crate::run_folder::{RunRecipe, claim, finished, keep_result};
 use crate::{Error, Result};
 
 /// The folder of published files below `MNEMIC_DATA/data`.
@@ -247,7 +247,5 @@ fn save(
     let text = recipe.to_toml()?;
     let files = [("recipe.toml", text.as_str())];
     save_pretrained::<PointerNetwork>(dir.join("model"), config, store, &files)?;
-    let path = dir.join("result.json");
-    let text = serde_json::to_string_pretty(result).map_err(Error::json(&path))?;
-    crate::files::write(&path, text.as_bytes())
+    keep_result(dir, result)
 }
