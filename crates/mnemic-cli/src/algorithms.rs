@@ -1,41 +1,26 @@
 //! `mnemic train` and `mnemic inspect` of algorithmic tasks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use mnemic_tasks::algorithms::{
     AlgorithmModel, AlgorithmRecipe, AlgorithmResult, is_algorithm, shown, train_algorithm,
 };
-use mnemic_tasks::babi::{RunOptions, learning_curve};
-use mnemic_tasks::engine::{Interrupt, Observer, ProgressBar};
+use mnemic_tasks::babi::learning_curve;
 use mnemic_tasks::pictures::{Section, page};
 
 use crate::args::{InspectArgs, TrainArgs};
 use crate::output;
-use crate::train::command_line;
+use crate::train::{observer, run_options, said};
 
 /// Trains, prints, and says whether a signal stopped the run.
 pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
     let recipe = AlgorithmRecipe::read(&args.recipe, args.task.as_deref(), &args.set)?;
-    let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    let options = RunOptions {
-        run_dir: run_dir.clone(),
-        data: None,
-        interrupt: Interrupt::on_signals()?,
-        command: command_line(),
-        place: args.device,
-    };
-    let mut bar = ProgressBar::new();
-    let mut silent = ();
-    let observer: &mut (dyn Observer + Send) = if args.quiet { &mut silent } else { &mut bar };
-    let result = train_algorithm(&recipe, &options, observer)?;
-    if args.json {
-        output::json(&result)?;
-    } else if result.interrupted {
-        eprintln!("stopped; everything is saved in {}", run_dir.display());
-        eprintln!("the same command goes on from here");
-    } else {
+    let options = run_options(args, &recipe.name)?;
+    let result = train_algorithm(&recipe, &options, observer(args).as_mut())?;
+    let run_dir = &options.run_dir;
+    if !said(args, &result, result.interrupted, run_dir)? {
         output::print(&table(&recipe, &result))?;
         let end = if result.converged { "converged" } else { "not converged" };
         eprintln!("{end} after {} sequences; {:.0} s in all", result.sequences, result.seconds);

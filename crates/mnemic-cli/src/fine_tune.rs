@@ -1,15 +1,11 @@
 //! `mnemic train` of a recipe for fine-tuning.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
-use mnemic_tasks::babi::RunOptions;
-use mnemic_tasks::engine::{Interrupt, Observer, ProgressBar};
 use mnemic_tasks::fine_tune::{FineTuneRecipe, FineTuneResult, fine_tune};
 
 use crate::args::TrainArgs;
 use crate::output;
-use crate::train::command_line;
+use crate::train::{observer, run_options, said};
 
 /// Trains, prints, and says whether a signal stopped the run.
 pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
@@ -17,24 +13,10 @@ pub(crate) fn train(args: &TrainArgs) -> Result<bool> {
         bail!("--task: {} is a recipe for fine-tuning, which has no tasks", args.recipe.display());
     }
     let recipe = FineTuneRecipe::read(&args.recipe, &args.set)?;
-    let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    let options = RunOptions {
-        run_dir: run_dir.clone(),
-        data: args.data.clone(),
-        interrupt: Interrupt::on_signals()?,
-        command: command_line(),
-        place: args.device,
-    };
-    let mut bar = ProgressBar::new();
-    let mut silent = ();
-    let observer: &mut (dyn Observer + Send) = if args.quiet { &mut silent } else { &mut bar };
-    let result = fine_tune(&recipe, &options, observer)?;
-    if args.json {
-        output::json(&result)?;
-    } else if result.interrupted {
-        eprintln!("stopped; everything is saved in {}", run_dir.display());
-        eprintln!("the same command goes on from here");
-    } else {
+    let options = run_options(args, &recipe.name)?;
+    let result = fine_tune(&recipe, &options, observer(args).as_mut())?;
+    let run_dir = &options.run_dir;
+    if !said(args, &result, result.interrupted, run_dir)? {
         output::print(&table(&result))?;
         eprintln!(
             "the weights of epoch {} had the best validation; {:.0} s in all",

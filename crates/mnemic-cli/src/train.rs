@@ -1,6 +1,6 @@
 //! `mnemic train` and `mnemic eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -26,6 +26,38 @@ pub(crate) fn command_line() -> String {
     std::iter::once(name.unwrap_or("mnemic").to_string()).chain(rest).collect::<Vec<_>>().join(" ")
 }
 
+/// What a run needs beside its recipe, of which this is the name.
+pub(crate) fn run_options(args: &TrainArgs, name: &str) -> Result<RunOptions> {
+    Ok(RunOptions {
+        run_dir: args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(name)),
+        data: args.data.clone(),
+        interrupt: Interrupt::on_signals()?,
+        command: command_line(),
+        place: args.device,
+    })
+}
+
+/// A progress bar, or nobody where the run is to be quiet.
+pub(crate) fn observer(args: &TrainArgs) -> Box<dyn Observer + Send> {
+    if args.quiet { Box::new(()) } else { Box::new(ProgressBar::new()) }
+}
+
+/// Prints a result as JSON, or that the run was stopped; `false` where it is still to be printed as a table.
+pub(crate) fn said(
+    args: &TrainArgs,
+    result: &impl serde::Serialize,
+    interrupted: bool,
+    run_dir: &Path,
+) -> Result<bool> {
+    if args.json {
+        output::json(result)?;
+    } else if interrupted {
+        eprintln!("stopped; everything is saved in {}", run_dir.display());
+        eprintln!("the same command goes on from here");
+    }
+    Ok(args.json || interrupted)
+}
+
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if is_fine_tune(&args.recipe)? {
         return Ok(exit_code(fine_tune::train(args)?));
@@ -38,24 +70,10 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     let task = args.task.as_deref().map(str::parse).transpose()?;
     let recipe = Recipe::read_task(&args.recipe, task, &args.set)?;
-    let run_dir = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    let options = RunOptions {
-        run_dir: run_dir.clone(),
-        data: args.data.clone(),
-        interrupt: Interrupt::on_signals()?,
-        command: command_line(),
-        place: args.device,
-    };
-    let mut bar = ProgressBar::new();
-    let mut silent = ();
-    let observer: &mut (dyn Observer + Send) = if args.quiet { &mut silent } else { &mut bar };
-    let result = babi::train(&recipe, &options, observer)?;
-    if args.json {
-        output::json(&result)?;
-    } else if result.interrupted {
-        eprintln!("stopped; everything is saved in {}", run_dir.display());
-        eprintln!("the same command goes on from here");
-    } else {
+    let options = run_options(args, &recipe.name)?;
+    let result = babi::train(&recipe, &options, observer(args).as_mut())?;
+    let run_dir = &options.run_dir;
+    if !said(args, &result, result.interrupted, run_dir)? {
         output::print(&output::tests_table(&result.tests))?;
         eprintln!(
             "seed {} of {:?} had the lowest validation loss; {:.0} s in all",
