@@ -81,6 +81,8 @@ fn interpolation_equals_plain() {
         |x| Ok(vec![interpolate(&x[0], &x[1], &x[2])?]),
         |x| Ok(vec![plain::interpolate(&x[0], &x[1], &x[2])?]),
     );
+    let named: Vec<_> = ["a", "b", "share"].into_iter().zip(x.clone()).collect();
+    check_gradients(&named, 1e-7, |x| interpolate(&x[0], &x[1], &x[2])?.sqr()?.sum_all());
     let error = interpolate(&x[0], &x[1], &waves(&[3], 1., 1., DType::F64)).unwrap_err();
     assert!(error.to_string().contains("two of [3, 17], got [3, 17] and [3]"), "{error}");
 }

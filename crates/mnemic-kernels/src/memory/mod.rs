@@ -178,9 +178,13 @@ pub fn step(
             emitted.dims()
         );
     }
+    if [r, k, w].contains(&0) || max_shift >= n {
+        bail!(
+            "memory step: expected heads of both kinds, a width and more slots than the largest shift {max_shift}, got {r}, {k}, {w} and {n}"
+        );
+    }
     let inputs = [memory, previous, emitted];
-    let fits = r > 0 && (1..=access::MOST_HEADS).contains(&k) && max_shift < n;
-    if !fits || memory.elem_count() == 0 || !fused::takes(&inputs) {
+    if k > access::MOST_HEADS || b == 0 || !fused::takes(&inputs) {
         return plain::step(memory, previous, emitted, (r, k), max_shift);
     }
     let results = fused::apply(step::StepOp { heads: (r, k), max_shift }, &inputs)?;

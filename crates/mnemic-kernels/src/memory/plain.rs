@@ -57,7 +57,7 @@ pub fn write(memory: &Tensor, weights: &Tensor, erase: &Tensor, add: &Tensor) ->
     kept + weights.transpose(1, 2)?.contiguous()?.matmul(&add.contiguous()?)?
 }
 
-/// Plain twin of [`super::step`], of the single operations.
+/// Plain twin of [`super::step`], of those of the single operations.
 pub fn step(
     memory: &Tensor,
     previous: &Tensor,
@@ -73,9 +73,9 @@ pub fn step(
     let controls = part(0, r + k, size)?;
     let erase = sigmoid(&part((r + k) * size, k, w)?)?;
     let add = part((r + k) * size + k * w, k, w)?.tanh()?;
-    let weights = super::address(memory, previous, &controls, max_shift)?;
-    let read = super::read(memory, &weights.narrow(1, 0, r)?)?;
-    let memory = super::write(memory, &weights.narrow(1, r, k)?, &erase, &add)?;
+    let weights = address(memory, previous, &controls, max_shift)?;
+    let read = read(memory, &weights.narrow(1, 0, r)?)?;
+    let memory = write(memory, &weights.narrow(1, r, k)?.contiguous()?, &erase, &add)?;
     Ok(Step { weights, read, memory })
 }
 

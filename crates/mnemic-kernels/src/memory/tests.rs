@@ -58,15 +58,31 @@ fn read_and_write_equal_plain() {
     }
 }
 
+/// Memory, weightings and what `r` reading and `k` writing heads emit.
+fn step_operands(
+    (b, n, w): (usize, usize, usize),
+    (r, k): (usize, usize),
+    shift: usize,
+) -> [Tensor; 3] {
+    let emits = (r + k) * num_controls(w, shift) + 2 * k * w;
+    [
+        waves(&[b, n, w], 1., 1., DType::F64),
+        softmax(&waves(&[b, r + k, n], 2., 1., DType::F64)).unwrap(),
+        waves(&[b, emits], 3., 1., DType::F64),
+    ]
+}
+
 #[test]
 fn a_step_equals_its_single_operations() {
-    for (b, n, w, r, k, shift) in [(2, 5, 3, 1, 1, 1), (3, 17, 20, 2, 3, 2), (1, 1, 1, 1, 1, 0)] {
-        let emits = (r + k) * num_controls(w, shift) + 2 * k * w;
-        let operands = [
-            waves(&[b, n, w], 1., 1., DType::F64),
-            softmax(&waves(&[b, r + k, n], 2., 1., DType::F64)).unwrap(),
-            waves(&[b, emits], 3., 1., DType::F64),
-        ];
+    for (b, n, w, r, k, shift) in [
+        (2, 5, 3, 1, 1, 1),
+        (3, 17, 20, 2, 3, 2),
+        (1, 1, 1, 1, 1, 0),
+        (2, 63, 65, 1, 2, 1),
+        (1, 128, 32, 1, 1, 1),
+        (1, 3, 4, 1, 17, 1),
+    ] {
+        let operands = step_operands((b, n, w), (r, k), shift);
         let all = |step: Step| vec![step.weights, step.read, step.memory];
         agree(
             &operands,
@@ -177,12 +193,39 @@ fn gradients_agree_with_finite_differences() {
 }
 
 #[test]
+fn gradients_of_steps_choices_and_tapes_agree_with_finite_differences() {
+    let probe = |x: &Tensor| (x * waves(x.dims(), 7., 1., DType::F64))?.sum_all();
+    let [memory, before, emitted] = step_operands((2, 5, 3), (1, 2), 1);
+    let named = [("memory", memory), ("previous", before), ("emitted", emitted)];
+    check_gradients(&named, 1e-6, |x| {
+        let Step { weights, read, memory } = step(&x[0], &x[1], &x[2], (1, 2), 1)?;
+        probe(&weights)? + probe(&read)? + probe(&memory)?
+    });
+    let pair =
+        [("old", waves(&[3, 2], 1., 1., DType::F64)), ("new", waves(&[3, 2], 2., 1., DType::F64))];
+    check_gradients(&pair, 1e-6, |x| probe(&select(x, &[1, 0, 1])?.sqr()?));
+    let tapes = ("tapes", waves(&[2, 5, 3], 1., 1., DType::F64));
+    check_gradients(std::slice::from_ref(&tapes), 1e-6, |x| {
+        probe(&read_tape(&x[0], &[4, 2], 1)?.sqr()?)
+    });
+    let change = |name, phase| (name, waves(&[2, 3, 3], phase, 1., DType::F64));
+    check_gradients(&[tapes, change("keep", 2.), change("add", 3.)], 1e-6, |x| {
+        probe(&write_tape(&x[0], &[4, 2], &x[1], &x[2])?.sqr()?)
+    });
+}
+
+#[test]
 fn repeated_runs_and_threads_give_the_same_bits() {
     let x = operands(5, 33, 20, 2, 1).map(|t| t.to_dtype(DType::F32).unwrap());
     same_bits(&x, |x| {
         let weights = address(&x[0], &x[1], &x[2], 1)?;
         let rows = read(&x[0], &weights)?;
         Ok(vec![write(&x[0], &weights, &rows, &rows)?, weights])
+    });
+    let x = step_operands((5, 33, 20), (1, 2), 1).map(|t| t.to_dtype(DType::F32).unwrap());
+    same_bits(&x, |x| {
+        let Step { weights, read, memory } = step(&x[0], &x[1], &x[2], (1, 2), 1)?;
+        Ok(vec![weights, read, memory])
     });
 }
 
