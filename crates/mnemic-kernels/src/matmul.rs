@@ -13,7 +13,7 @@ pub(crate) struct Mat<'a, T> {
 }
 
 /// Below so many multiplications a product takes a few microseconds: less than waking a thread.
-const PARALLEL: usize = 64 * 64 * 64 * 4;
+pub(crate) const PARALLEL: usize = 64 * 64 * 64 * 4;
 
 fn fits(len: usize, m: usize, n: usize, row: usize, col: usize) -> bool {
     m == 0 || n == 0 || (m - 1) * row + (n - 1) * col < len

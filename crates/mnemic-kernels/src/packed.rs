@@ -13,8 +13,24 @@ use crate::real::Real;
 use crate::registers::Registers;
 use crate::simd::Level;
 
-const WIDE: usize = 32;
+/// Columns of a panel.
+pub(crate) const WIDE: usize = 32;
 const NARROW: usize = 16;
+/// Rows of the largest tile.
+const MANY: usize = 12;
+
+/// Asks for the cache line at `place`, which is never read here and need not exist.
+#[inline(always)]
+fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it has no effect that a program can see, and none at an address that is not mapped.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
 
 /// A packed `(k, n)` matrix.
 #[derive(Debug, Clone)]
@@ -42,6 +58,51 @@ impl<T: Real> Packed<T> {
         }
         Self { k, n, data }
     }
+
+    /// All of it.
+    pub(crate) fn view(&self) -> View<'_, T> {
+        View { k: self.k, n: self.n, data: &self.data }
+    }
+
+    /// The numbers as they are laid out; their count is [`packed_len`].
+    pub(crate) fn into_data(self) -> Vec<T> {
+        self.data
+    }
+}
+
+/// How many numbers a packed `(k, n)` has.
+pub(crate) fn packed_len(k: usize, n: usize) -> usize {
+    k * n.next_multiple_of(NARROW)
+}
+
+/// A packed `(k, n)` matrix that lies elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a, T> {
+    k: usize,
+    n: usize,
+    data: &'a [T],
+}
+
+impl<'a, T: Real> View<'a, T> {
+    /// Panics where the data are not [`packed_len`] numbers.
+    pub(crate) fn new(data: &'a [T], k: usize, n: usize) -> Self {
+        assert_eq!(data.len(), packed_len(k, n), "packed: wrong length");
+        Self { k, n, data }
+    }
+
+    /// The columns from `from` on, a multiple of [`WIDE`], up to `until`.
+    pub(crate) fn columns(self, from: usize, until: usize) -> Self {
+        let until = until.min(self.n);
+        let data = &self.data[self.k * from..][..packed_len(self.k, until - from)];
+        Self { k: self.k, n: until - from, data }
+    }
+
+    /// The element of row `i` and column `j`.
+    pub(crate) fn at(self, i: usize, j: usize) -> T {
+        let start = j / WIDE * WIDE;
+        let width = WIDE.min(self.n.next_multiple_of(NARROW) - start);
+        self.data[self.k * start + i * width + j - start]
+    }
 }
 
 /// One product of a sum of products: rows at stride `row`, `(rows, k)`, times a packed matrix.
@@ -49,7 +110,7 @@ impl<T: Real> Packed<T> {
 pub(crate) struct Term<'a, T> {
     pub(crate) lhs: &'a [T],
     pub(crate) row: usize,
-    pub(crate) rhs: &'a Packed<T>,
+    pub(crate) rhs: View<'a, T>,
 }
 
 /// What the products are added to.
@@ -123,7 +184,7 @@ fn panel<S: Simd, T: Real, const W: usize>(
     while row < rows {
         let many = S::REGISTER_COUNT >= 32;
         match rows - row {
-            12.. if many => row += columns::<S, T, 12, W>(simd, row, terms, to, column),
+            MANY.. if many => row += columns::<S, T, MANY, W>(simd, row, terms, to, column),
             8.. if many => row += columns::<S, T, 8, W>(simd, row, terms, to, column),
             6.. if !many => row += columns::<S, T, 6, W>(simd, row, terms, to, column),
             4.. => row += columns::<S, T, 4, W>(simd, row, terms, to, column),
@@ -188,7 +249,16 @@ fn tile<S: Simd, T: Real, const R: usize, const C: usize, const W: usize>(
             *lhs = &term.lhs[(row + r) * term.row..][..k];
         }
         let panel = &panel[..k];
+        // What is needed next of large weights, on whichever side they are: streams as short as a row, or read twice as a panel is, are over before
+        // the processor has seen them.
+        let next_rows = term.lhs[(row + R - 1) * term.row..].as_ptr().wrapping_add(term.row);
+        let next_panel = panel.as_ptr_range().end;
         for i in 0..k {
+            if R == MANY {
+                prefetch(next_rows.wrapping_add(i * R));
+                prefetch(next_panel.wrapping_add(i));
+                prefetch(next_panel.cast::<T>().wrapping_add(i * W + W / 2));
+            }
             let mut b = [T::splat(simd, T::ZERO); C];
             for (c, b) in b.iter_mut().enumerate() {
                 *b = T::load(simd, &panel[i][at + c * lanes..][..lanes]);
@@ -236,8 +306,10 @@ mod tests {
         // The second matrix is given transposed.
         let first = Packed::new(Mat { data: &m, row: n, col: 1 }, k, n);
         let second = Packed::new(Mat { data: &w, row: 1, col: k }, k, n);
-        let terms =
-            [Term { lhs: &a, row: k + 3, rhs: &first }, Term { lhs: &b, row: k, rhs: &second }];
+        let terms = [
+            Term { lhs: &a, row: k + 3, rhs: first.view() },
+            Term { lhs: &b, row: k, rhs: second.view() },
+        ];
         for level in simd::available() {
             let mut dst = vec![T::NAN; rows * (n + 1)];
             product(level, rows, &terms, Start::Bias(&bias), &mut dst, n + 1);

@@ -215,7 +215,7 @@ impl<'a, T: Real> Task<'a, T> {
             d_keys: &mut *self.sums.keys,
             d_slopes: &mut *self.sums.slopes,
         });
-        let terms = [Term { lhs: &*d_z, row: dp, rhs: &self.weights.state }];
+        let terms = [Term { lhs: &*d_z, row: dp, rhs: self.weights.state.view() }];
         product(level, slots, &terms, Start::Destination, &mut inner.d_state, dp);
     }
 
@@ -230,7 +230,7 @@ impl<'a, T: Real> Task<'a, T> {
         for (place, (row, length)) in group.order.iter().enumerate() {
             let d_projected = &inner.d_projected[place * steps * width..][..length * width];
             let d_sentences = &mut inner.d_sentences[place * steps * dp..][..length * dp];
-            let terms = [Term { lhs: d_projected, row: width, rhs: &self.weights.input }];
+            let terms = [Term { lhs: d_projected, row: width, rhs: self.weights.input.view() }];
             product(level, *length, &terms, Start::Destination, d_sentences, dp);
             let out = &mut self.d_xs[(group.first - base + row) * n * d..][..length * d];
             cut_rows(d_sentences, dp, out, d);

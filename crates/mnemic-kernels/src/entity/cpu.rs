@@ -183,7 +183,7 @@ impl<T: Real> ForwardWeights<T> {
         }
         let key = transposed(&[(data(4), 0)], d, dp);
         let mut keys = buffer(m * dp);
-        let terms = [Term { lhs: data(1), row: d, rhs: &key }];
+        let terms = [Term { lhs: data(1), row: d, rhs: key.view() }];
         product(level, m, &terms, Start::Bias(&vec![T::ZERO; dp]), &mut keys, dp);
         Self {
             state: transposed(&[(data(3), 0)], d, dp),
@@ -269,7 +269,7 @@ impl<T: Real> Forward<'_, T> {
                 z: &mut *z,
                 gates: &mut *gates,
             });
-            let terms = [Term { lhs: old, row: dp, rhs: &self.weights.state }];
+            let terms = [Term { lhs: old, row: dp, rhs: self.weights.state.view() }];
             product(level, slots, &terms, Start::Destination, z, dp);
             level.dispatch(Update {
                 sizes: self.dims.sizes(steps),
@@ -295,7 +295,7 @@ impl<T: Real> Forward<'_, T> {
         let mut projected = buffer(rows * steps * width);
         for (place, (_, length)) in self.group.order.iter().enumerate() {
             let lhs = &sentences[place * steps * dp..];
-            let terms = [Term { lhs, row: dp, rhs: &self.weights.input }];
+            let terms = [Term { lhs, row: dp, rhs: self.weights.input.view() }];
             let out = &mut projected[place * steps * width..];
             product(level, *length, &terms, Start::Bias(&self.weights.start), out, width);
         }

@@ -89,7 +89,7 @@ impl FusedOp for EpisodicOp {
             for (at, count) in blocks(scores.len()) {
                 let features = &mut features[..count * 2 * d.h];
                 d.features(level, (facts, memory), (i * size + at, count), features);
-                let terms = [Term { lhs: &*features, row: 2 * d.h, rhs: &weights }];
+                let terms = [Term { lhs: &*features, row: 2 * d.h, rhs: weights.view() }];
                 let inner = &mut saved[at * d.u..][..count * d.u];
                 product(level, count, &terms, Start::Destination, inner, d.u);
                 let scores = &mut scores[at..][..count];
@@ -172,7 +172,7 @@ impl<T: Real> Group<'_, T> {
                 pre: &mut *pre,
                 d_outer: &mut *d_outer,
             });
-            let terms = [Term { lhs: &*pre, row: d.u, rhs: self.weights }];
+            let terms = [Term { lhs: &*pre, row: d.u, rhs: self.weights.view() }];
             d_features.fill(T::ZERO);
             product(level, count, &terms, Start::Destination, d_features, 2 * d.h);
             d.features(level, (facts, memory), (start, count), features);

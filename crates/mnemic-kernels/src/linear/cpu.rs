@@ -3,6 +3,7 @@
 use candle_core::Result;
 use rayon::prelude::*;
 
+use super::few;
 use crate::fused::{Array, Backward, FusedOp, View};
 use crate::matmul::{Mat, matmul, parallelism};
 use crate::real::{Real, buffer, for_chunks};
@@ -19,7 +20,7 @@ fn repeat<T: Real>(row: &[T], times: usize) -> Vec<T> {
 }
 
 /// A row-major matrix of `cols` columns.
-fn rows<T>(data: &[T], cols: usize) -> Mat<'_, T> {
+pub(super) fn rows<T>(data: &[T], cols: usize) -> Mat<'_, T> {
     Mat { data, row: cols, col: 1 }
 }
 
@@ -53,7 +54,7 @@ fn product_with_bias<T: Real>(
 }
 
 /// A product of `n` numbers in a buffer of its own.
-fn product<T: Real>(
+pub(super) fn product<T: Real>(
     n: usize,
     shape: (usize, usize, usize),
     lhs: Mat<'_, T>,
@@ -93,10 +94,10 @@ impl FusedOp for LinearOp {
         let (o, i) = (w.dims[0], w.dims[1]);
         let bias = inputs.get(2).map(|bias| bias.data);
         let m = x.data.len() / i.max(1);
-        if (1..=FEW).contains(&m) && i > 0 && o * i >= LARGE {
+        if let Some(y) = few::rows(x.data, w.data, bias, (m, o, i)) {
             let mut dims = x.dims.to_vec();
             dims[x.dims.len() - 1] = o;
-            return Ok((vec![(few_rows(x.data, w.data, bias, (m, o, i)), dims)], ()));
+            return Ok((vec![(y, dims)], ()));
         }
         Ok((vec![product_with_bias(x, transposed(w.data, i), bias, (i, o))], ()))
     }
@@ -146,87 +147,11 @@ impl FusedOp for TurnedOp {
     }
 }
 
-/// So few rows that a product is a pass over the weights, which `gemm` would copy.
-const FEW: usize = 8;
-/// Numbers in the weights from which on that is worth it.
-const LARGE: usize = 1 << 12;
-/// Numbers of the weights in a task.
-const TASK: usize = 1 << 16;
-
-/// `x Wᵀ + b` for few rows: the weights are read once, as they lie, row by row, and every row of `x` meets them in the nearest cache.
-fn few_rows<T: Real>(
-    x: &[T],
-    w: &[T],
-    bias: Option<&[T]>,
-    (m, o, i): (usize, usize, usize),
-) -> Vec<T> {
-    let level = simd::level();
-    // `(o, m)`: a task owns what its rows of the weights give.
-    let mut columns = buffer(o * m);
-    let rows = (TASK / i).clamp(1, o);
-    let task = |(t, out): (usize, &mut [T])| {
-        let w = &w[t * rows * i..][..out.len() / m * i];
-        level.dispatch(Products { x, w, i, out });
-    };
-    if o <= rows || rayon::current_num_threads() < 2 {
-        columns.chunks_mut(rows * m).enumerate().for_each(task);
-    } else {
-        columns.par_chunks_mut(rows * m).enumerate().for_each(task);
-    }
-    let mut y = if m == 1 { columns } else { transpose(&columns, m) };
-    if let Some(bias) = bias {
-        y.chunks_exact_mut(o).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y += *b));
-    }
-    y
-}
-
-/// The inner products of rows of weights with all rows of `x`.
-struct Products<'a, T> {
-    x: &'a [T],
-    w: &'a [T],
-    i: usize,
-    out: &'a mut [T],
-}
-
-impl<T: Real> pulp::WithSimd for Products<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let m = self.x.len() / self.i;
-        for (out, w) in self.out.chunks_exact_mut(m).zip(self.w.chunks_exact(self.i)) {
-            for (out, x) in out.iter_mut().zip(self.x.chunks_exact(self.i)) {
-                *out = inner(simd, w, x);
-            }
-        }
-    }
-}
-
-/// The inner product of two rows, in registers: four sums side by side.
-#[inline(always)]
-fn inner<T: Real, S: pulp::Simd>(simd: S, a: &[T], b: &[T]) -> T {
-    let (a_whole, b_whole) = (T::whole::<S>(a), T::whole::<S>(b));
-    let done = a_whole.len() * T::lanes::<S>();
-    let mut sums = [T::splat(simd, T::ZERO); 4];
-    let (a_fours, a_rest) = a_whole.as_chunks::<4>();
-    let (b_fours, b_rest) = b_whole.as_chunks::<4>();
-    for (a, b) in a_fours.iter().zip(b_fours) {
-        for k in 0..4 {
-            sums[k] = T::mul_add(simd, a[k], b[k], sums[k]);
-        }
-    }
-    for (a, b) in a_rest.iter().zip(b_rest) {
-        sums[0] = T::mul_add(simd, *a, *b, sums[0]);
-    }
-    let sum = T::plus(simd, T::plus(simd, sums[0], sums[2]), T::plus(simd, sums[1], sums[3]));
-    let rest = a[done..].iter().zip(&b[done..]).fold(T::ZERO, |s, (a, b)| s + *a * *b);
-    T::total(simd, sum) + rest
-}
-
 /// Numbers in the gradient of the result from which the weight's gradient is computed transposed.
 const PACKED: usize = 1 << 18;
 
 /// The transpose of a row-major matrix of `cols` columns, in tiles that stay in the cache.
-fn transpose<T: Real>(xs: &[T], cols: usize) -> Vec<T> {
+pub(super) fn transpose<T: Real>(xs: &[T], cols: usize) -> Vec<T> {
     const TILE: usize = 16;
     let mut ys = buffer(xs.len());
     if ys.is_empty() {

@@ -8,6 +8,8 @@
 mod cpu;
 #[cfg(cuda_path)]
 mod cuda;
+mod few;
+mod panels;
 pub mod plain;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ mod tests;
 use candle_core::{Result, Tensor, bail};
 
 pub(crate) use cpu::{sum_rows, weight_gradient};
+pub use panels::Panels;
 
 use crate::fused;
 

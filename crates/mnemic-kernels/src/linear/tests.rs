@@ -59,9 +59,76 @@ fn fused_equals_plain() {
         (&[2, 1, 1], 5000),
         (&[8, 130], 65),
         (&[3, 5000], 2),
+        // Few enough for the input to be packed instead.
+        (&[9, 64], 65),
+        (&[3, 11, 385], 200),
+        (&[96, 67], 1100),
+        (&[97, 67], 1100),
     ] {
         compare(x, o);
     }
+}
+
+/// With a weight laid out in panels, to which no gradient goes.
+fn compare_panels(x: &[usize], o: usize) {
+    let [x, weight, bias] = operands(x, o);
+    let panels = |like: &Tensor| Panels::new(&weight.to_dtype(like.dtype())?);
+    let map = |like: &Tensor, x: &Tensor, bias: Option<&Tensor>| {
+        panels(like)?.expect("panels of floats on the CPU").forward(x, bias)
+    };
+    let weight = |like: &Tensor| weight.to_dtype(like.dtype());
+    agree(
+        &[x.clone(), bias],
+        |t| Ok(vec![map(&t[0], &t[0], Some(&t[1]))?]),
+        |t| Ok(vec![plain::linear(&t[0], &weight(&t[0])?, Some(&t[1]))?]),
+    );
+    agree(
+        &[x],
+        |t| Ok(vec![map(&t[0], &t[0], None)?]),
+        |t| Ok(vec![plain::linear(&t[0], &weight(&t[0])?, None)?]),
+    );
+}
+
+#[test]
+fn panels_equal_plain() {
+    for (x, o) in [
+        (&[1, 1][..], 1),
+        (&[5], 70),
+        (&[2, 3, 65], 63),
+        (&[63, 1], 65),
+        (&[0, 4], 3),
+        (&[2, 12, 300], 100),
+        // Columns shared out among threads; rows.
+        (&[30, 70], 1100),
+        (&[500, 70], 97),
+    ] {
+        compare_panels(x, o);
+    }
+}
+
+#[test]
+fn rows_in_panels_depend_on_no_other_row() {
+    let [x, weight, bias] = operands(&[301, 67], 1100).map(|t| t.to_dtype(DType::F32).unwrap());
+    let panels = Panels::new(&weight).unwrap().unwrap();
+    same_bits(&[x.clone(), bias.clone()], |t| Ok(vec![panels.forward(&t[0], Some(&t[1]))?]));
+    let all = panels.forward(&x, Some(&bias)).unwrap();
+    for (from, count) in [(0, 1), (7, 25), (290, 11)] {
+        let some = panels.forward(&x.narrow(0, from, count).unwrap(), Some(&bias)).unwrap();
+        let expected = all.narrow(0, from, count).unwrap();
+        assert_eq!(some.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
+    }
+}
+
+#[test]
+fn panels_are_for_weights_that_stay() {
+    let [x, weight, _] = operands(&[3, 4], 5);
+    let var = Var::from_tensor(&weight).unwrap();
+    assert!(Panels::new(&var).unwrap().is_none());
+    assert!(Panels::new(&weight.to_dtype(DType::F16).unwrap()).unwrap().is_none());
+    assert!(Panels::new(&weight.narrow(0, 0, 0).unwrap()).unwrap().is_none());
+    let panels = Panels::new(&weight).unwrap().unwrap();
+    let error = panels.forward(&x.narrow(1, 0, 3).unwrap(), None).unwrap_err().to_string();
+    assert!(error.contains("expected input (…, 4) and bias (5), got [3, 3]"), "{error}");
 }
 
 #[cfg(cuda_path)]

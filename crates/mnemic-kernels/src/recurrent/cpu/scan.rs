@@ -308,9 +308,10 @@ impl<C: Cell> ScanOp<C> {
                 let level = simd::level();
                 threads::for_each(tasks, |(i, sorted)| {
                     let count = sorted.len() / width;
-                    let mut terms = [Term { lhs: gates[0].0, row: h, rhs: &gates[0].1 }; 4];
+                    let mut terms = [Term { lhs: gates[0].0, row: h, rhs: gates[0].1.view() }; 4];
                     for (term, (d, w)) in terms.iter_mut().zip(&gates) {
-                        *term = Term { lhs: &d[i * rows * h..][..count * h], row: h, rhs: w };
+                        *term =
+                            Term { lhs: &d[i * rows * h..][..count * h], row: h, rhs: w.view() };
                     }
                     let terms = &terms[..gates.len()];
                     product(level, count, terms, Start::Bias(&zeros), sorted, width);
@@ -383,7 +384,7 @@ fn rows_product<T: Real>(
     let level = simd::level();
     threads::for_each(out.chunks_mut(rows * m).enumerate().collect(), |(i, out)| {
         let count = out.len() / m;
-        let terms = [Term { lhs: &lhs[i * rows * k..][..count * k], row: k, rhs: &packed }];
+        let terms = [Term { lhs: &lhs[i * rows * k..][..count * k], row: k, rhs: packed.view() }];
         product(level, count, &terms, Start::Bias(bias.unwrap_or(&zeros)), out, m);
     });
 }

@@ -69,7 +69,7 @@ impl<C: Cell, T: Real> ForwardTask<'_, C, T> {
                 }
                 _ => &mut scratch[..n],
             };
-            let terms = [Term { lhs, row: h, rhs: &self.weights[q] }];
+            let terms = [Term { lhs, row: h, rhs: self.weights[q].view() }];
             let bias = Start::Bias(&self.bias[q * h..][..h]);
             product(level, active, &terms, bias, to, h);
             if C::LAST == Last::ResetBefore && q == 0 {
@@ -180,7 +180,7 @@ impl<C: Cell, T: Real> BackwardTask<'_, C, T> {
         let mut lhs: [&[T]; MOST] = [&[]; MOST];
         let mut through = C::GATES;
         if C::LAST == Last::ResetBefore {
-            let term = [Term { lhs: &*d_x[last], row: h, rhs: &self.weights[last] }];
+            let term = [Term { lhs: &*d_x[last], row: h, rhs: self.weights[last].view() }];
             scratch[..n].fill(T::ZERO);
             product(level, active, &term, Start::Destination, &mut scratch[..n], h);
             let (d_x, d_state) = (&mut *d_x[0], &mut *d_state[0]);
@@ -194,9 +194,9 @@ impl<C: Cell, T: Real> BackwardTask<'_, C, T> {
         if C::LAST == Last::ResetAfter {
             lhs[last] = &*d_u;
         }
-        let mut terms = [Term { lhs: lhs[0], row: h, rhs: &self.weights[0] }; MOST];
+        let mut terms = [Term { lhs: lhs[0], row: h, rhs: self.weights[0].view() }; MOST];
         for (q, term) in terms.iter_mut().enumerate().take(C::GATES) {
-            *term = Term { lhs: lhs[q], row: h, rhs: &self.weights[q] };
+            *term = Term { lhs: lhs[q], row: h, rhs: self.weights[q].view() };
         }
         product(level, active, &terms[..through], Start::Destination, d_state[0], h);
     }
