@@ -71,8 +71,9 @@ impl Runner {
                         && !self.interrupt.is_requested()
                     {
                         if let Err(error) = self.job(i, &job, &tables) {
-                            eprintln!("[{}/{}] {}: {error:#}", i + 1, self.all, job.name);
-                            lock(&failed).push(format!("{}: {error:#}", job.name));
+                            let error = crate::output::chain(&error);
+                            eprintln!("[{}/{}] {}: {error}", i + 1, self.all, job.name);
+                            lock(&failed).push(format!("{}: {error}", job.name));
                         }
                     }
                 });
