@@ -5,7 +5,7 @@
 use candle_core::{D, DType, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use mnemic_kernels::activation::sigmoid;
-use mnemic_kernels::memory::action_stack::{EMPTY, Structure, update};
+use mnemic_kernels::memory::action_stack::{self, EMPTY, Structure, Weights, update};
 use mnemic_kernels::softmax::softmax;
 
 use crate::{Context, Linear, init};
@@ -95,6 +95,33 @@ impl ActionStacks {
     pub fn with_rounding(mut self, rounding: bool) -> Self {
         self.config.rounding = rounding;
         self
+    }
+
+    /// Whether [`scan`](Self::scan) does what a [`step`](Self::step) after the other would: on a CPU, where nothing is rounded or watched.
+    pub fn scans(&self, ctx: &Context) -> bool {
+        let soft = ctx.is_train() || !self.config.rounding;
+        soft && !ctx.is_watching() && self.push.weight().device().is_cpu()
+    }
+
+    /// A whole sequence from empty stacks, as one operation: `embedded (b, t, c)`, to which what the controller sees of the stacks (`visible (c, S k)`)
+    /// and of itself a step before (`recurrent (c, c)`) is added, to its hidden layer `(b, t, c)`; see [`action_stack::scan`]. Nothing is rounded.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, naming them.
+    pub fn scan(
+        &self,
+        embedded: &Tensor,
+        visible: &Linear,
+        recurrent: Option<&Linear>,
+    ) -> Result<Tensor> {
+        let ActionStackConfig { structure, capacity, visible: k, .. } = self.config;
+        let weights = Weights {
+            visible: visible.weight(),
+            actions: self.actions.weight(),
+            push: self.push.weight(),
+            recurrent: recurrent.map(Linear::weight),
+        };
+        action_stack::scan(structure, embedded, weights, capacity, k)
     }
 
     /// The empty stacks of `b` sequences.

@@ -44,6 +44,15 @@ pub(crate) fn step_through(
     stack(&given)
 }
 
+/// The wanted ones of the steps of `features (b, t, f)`, side by side: `(b, steps, f)`.
+pub(crate) fn take_steps(features: &Tensor, wanted: Option<&[bool]>) -> Result<Tensor> {
+    let steps = wanted_steps(wanted, features.dim(1)?)?;
+    if !steps.contains(&false) {
+        return Ok(features.clone());
+    }
+    step_through(features, wanted, |x| Ok(x.clone()))
+}
+
 /// The steps that are wanted of `t`, checked.
 pub(crate) fn wanted_steps(wanted: Option<&[bool]>, t: usize) -> Result<Vec<bool>> {
     let wanted = wanted.map_or_else(|| vec![true; t], <[bool]>::to_vec);

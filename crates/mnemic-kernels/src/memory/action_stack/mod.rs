@@ -5,6 +5,7 @@
 
 /// The definitions, in ordinary candle operations.
 pub mod plain;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -49,6 +50,14 @@ impl Structure {
             Self::Stack => (n + 1).min(capacity),
             Self::List if n + 2 <= capacity => n + 2,
             Self::List => n,
+        }
+    }
+
+    /// The cells after `steps` from an empty structure, at most `capacity`.
+    pub(crate) fn cells_at(self, steps: usize, capacity: usize) -> usize {
+        match self {
+            Self::Stack => steps.min(capacity),
+            Self::List => 1 + 2 * steps.min(capacity.saturating_sub(1) / 2),
         }
     }
 
@@ -145,5 +154,93 @@ pub fn update(
     match (results.pop(), visible) {
         (Some(cells), Some(visible)) => Ok(Step { cells, visible }),
         _ => bail!("action stack: internal error: expected two results"),
+    }
+}
+
+/// The maps of [`scan`], in section 3.2's letters; m is the width of the hidden layer. There are no biases.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights<'a> {
+    /// P, what the hidden layer sees of the cells, `(m, S k)`, the cells of one stack together.
+    pub visible: &'a Tensor,
+    /// A, the scores of the actions, `(S a, m)`, those of one stack together in the order of [`Structure`].
+    pub actions: &'a Tensor,
+    /// D, what is pushed, `(S, m)`.
+    pub push: &'a Tensor,
+    /// R, what the hidden layer sees of itself, `(m, m)`; without it the stacks are all the memory there is.
+    pub recurrent: Option<&'a Tensor>,
+}
+
+/// A whole sequence of the network of section 3.2 from empty structures: `embedded (b, t, m)`, `U x_t`, to the hidden layer `(b, t, m)`.
+///
+/// With [`update`]'s cells `s_t` of each stack and `h_0 = 0`
+///
+/// - `h_t = σ(U x_t + R h_{t-1} + Σ_s P_s s_{t-1}[0:k])`,
+/// - `a_t = softmax(A_s h_t)` and `v_t = σ(D_s h_t)` make `s_t` of `s_{t-1}`.
+///
+/// `capacity` is the most cells of each, and k, `visible`, the number of them that are seen. All is one operation; for the backward pass it keeps, of
+/// every step, the hidden layer, the actions and what is seen, and the cells of about √t steps.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use mnemic_kernels::memory::action_stack::{Structure, Weights, scan};
+/// let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F64, &Device::Cpu);
+/// let (visible, actions, push) = (Tensor::ones((1, 3), DType::F64, &Device::Cpu)?, zeros(&[2, 1])?, zeros(&[1, 1])?);
+/// let weights = Weights { visible: &visible, actions: &actions, push: &push, recurrent: None };
+/// let hidden = scan(Structure::Stack, &zeros(&[1, 2, 1])?, weights, 200, 3)?.flatten_all()?.to_vec1::<f64>()?;
+/// // Three empty cells are seen, then after half a push of 0.5 the top is -0.25.
+/// let expected = [-3f64, -2.25].map(|x| 1. / (1. + (-x).exp()));
+/// assert!(hidden.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-12));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the shapes do not fit, naming them, or there is no cell or nothing is seen.
+pub fn scan(
+    structure: Structure,
+    embedded: &Tensor,
+    weights: Weights<'_>,
+    capacity: usize,
+    visible: usize,
+) -> Result<Tensor> {
+    weights.check(structure, embedded, visible)?;
+    if capacity == 0 || visible == 0 {
+        bail!("action stack scan: expected cells, some to be seen, got {capacity} and {visible}");
+    }
+    if embedded.elem_count() == 0 {
+        return Ok(embedded.clone());
+    }
+    let mut inputs = vec![embedded, weights.visible, weights.actions, weights.push];
+    inputs.extend(weights.recurrent);
+    if !fused::takes(&inputs) {
+        return plain::scan(structure, embedded, weights, capacity, visible);
+    }
+    fused::apply1(scan::ScanOp { structure, capacity, visible }, &inputs)
+}
+
+impl Weights<'_> {
+    /// Checks that the shapes fit each other.
+    fn check(&self, structure: Structure, embedded: &Tensor, k: usize) -> Result<()> {
+        let Self { visible, actions, push, recurrent } = *self;
+        let (_, _, m) = embedded.dims3()?;
+        let s = push.dims().first().copied().unwrap_or(0);
+        let known = [false, true].map(|no_op| s * structure.num_actions(no_op));
+        let fit = visible.dims() == [m, s * k]
+            && known.iter().any(|&a| actions.dims() == [a, m])
+            && push.dims() == [s, m]
+            && recurrent.is_none_or(|r| r.dims() == [m, m]);
+        if !fit || s == 0 {
+            bail!(
+                "action stack scan: expected P ({m}, {}), A ({} or {}, {m}), D (S > 0, {m}) and R ({m}, {m}) for inputs {:?} and {k} cells seen, got {:?}, {:?}, {:?} and {:?}",
+                s * k,
+                known[0],
+                known[1],
+                embedded.dims(),
+                visible.dims(),
+                actions.dims(),
+                push.dims(),
+                recurrent.map(Tensor::dims)
+            );
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 use candle_core::{Result, Tensor};
 
-use super::{EMPTY, Step, Structure};
+use super::{EMPTY, Step, Structure, Weights};
+use crate::{activation, softmax};
 
 /// Plain twin of [`super::update`].
 pub fn update(
@@ -48,4 +49,38 @@ pub fn update(
 fn over(cells: &Tensor, value: &Tensor, at: usize) -> Result<Tensor> {
     let rest = cells.dim(2)? - at - 1;
     Tensor::cat(&[&cells.narrow(2, 0, at)?, value, &cells.narrow(2, at + 1, rest)?], 2)
+}
+
+/// Plain twin of [`super::scan`]: step by step.
+pub fn scan(
+    structure: Structure,
+    embedded: &Tensor,
+    weights: Weights<'_>,
+    capacity: usize,
+    visible: usize,
+) -> Result<Tensor> {
+    let (b, t, _) = embedded.dims3()?;
+    let s = weights.push.dim(0)?;
+    let a = weights.actions.dim(0)? / s;
+    let empty =
+        |dims: &[usize]| Tensor::full(EMPTY, dims, embedded.device())?.to_dtype(embedded.dtype());
+    let through = |x: &Tensor, w: &Tensor| x.matmul(&w.t()?);
+    let mut cells = empty(&[b, s, structure.first_cells()])?;
+    let mut seen = empty(&[b, s * visible])?;
+    let mut all: Vec<Tensor> = Vec::with_capacity(t);
+    for step in 0..t {
+        let mut sum =
+            (embedded.narrow(1, step, 1)?.squeeze(1)? + through(&seen, weights.visible)?)?;
+        if let (Some(recurrent), Some(before)) = (weights.recurrent, all.last()) {
+            sum = (sum + through(before, recurrent)?)?;
+        }
+        let hidden = activation::plain::sigmoid(&sum)?; // (b, m)
+        let actions = through(&hidden, weights.actions)?.reshape((b, s, a))?;
+        let actions = softmax::plain::softmax(&actions)?;
+        let values = activation::plain::sigmoid(&through(&hidden, weights.push)?)?;
+        let next = update(structure, &cells, &actions, &values, capacity, visible)?;
+        (cells, seen) = (next.cells, next.visible.reshape((b, s * visible))?);
+        all.push(hidden);
+    }
+    Tensor::stack(&all, 1)
 }

@@ -9,6 +9,8 @@
 //!
 //! Without `R`, as in the paper's counting tasks, the stacks are all that is remembered. `h_t` answers before the stacks move.
 //!
+//! A sequence is one fused operation ([`ActionStacks::scan`]); where something is rounded or watched, and on other devices, it goes step by step.
+//!
 //! Letters: b batch, t time, i inputs, o outputs, m hidden_size, S stacks, k visible_cells.
 //!
 //! Parameters: `input.weight` U `(m, i)`, `recurrent.weight` R `(m, m)` where there is one, `visible.weight` P `(m, S k)`, `memory` ([`ActionStacks`]: A, D),
@@ -26,7 +28,7 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use mnemic_layers::{ActionStackState, ActionStacks, Context, Linear, add, init, sigmoid};
 
-use crate::sequence::{SequenceModel, check_inputs, step_through};
+use crate::sequence::{SequenceModel, check_inputs, step_through, take_steps};
 
 pub use config::{Config, Structure};
 
@@ -133,9 +135,14 @@ impl SequenceModel for StackRnn {
 
     fn forward(&self, inputs: &Tensor, wanted: Option<&[bool]>, ctx: &Context) -> Result<Tensor> {
         let (b, _) = check_inputs("stack RNN", inputs, self.config.input_size)?;
-        let mut state = self.start(b)?;
-        let hidden =
-            step_through(&self.input.forward(inputs)?, wanted, |x| self.step(x, &mut state, ctx))?;
+        let embedded = self.input.forward(inputs)?; // (b, t, m)
+        let hidden = if self.memory.scans(ctx) {
+            let all = self.memory.scan(&embedded, &self.visible, self.recurrent.as_ref())?;
+            take_steps(&all, wanted)?
+        } else {
+            let mut state = self.start(b)?;
+            step_through(&embedded, wanted, |x| self.step(x, &mut state, ctx))?
+        };
         self.output.forward(&hidden)
     }
 }

@@ -70,6 +70,35 @@ fn later_inputs_and_other_rows_change_nothing() {
     }
 }
 
+/// What is watched goes step by step, all else through the scan.
+#[test]
+fn the_scan_gives_what_the_steps_give() {
+    for structure in ALL {
+        for (no_op, recurrence) in [(false, false), (false, true), (true, false), (true, true)] {
+            for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
+                let config = Config { no_op, recurrence, ..small(structure) };
+                let (model, store) = build(&config, dtype);
+                let inputs = waves(&[3, 9, 4], 1., 1., dtype);
+                let wanted: Vec<bool> = (0..9).map(|step| step % 3 != 1).collect();
+                let run = |ctx: &Context| {
+                    let scores = model.forward(&inputs, Some(&wanted), ctx).unwrap();
+                    let factors = waves(scores.dims(), 2., 1., dtype);
+                    let loss = (&scores * factors).unwrap().sum_all().unwrap();
+                    let grads = mnemic_layers::backward(&loss).unwrap();
+                    let of = |var: &Var| grads.get(var).unwrap().clone();
+                    let grads = store.vars().into_iter().map(|(_, var)| of(&var));
+                    [vec![scores], grads.collect()].concat()
+                };
+                let (fast, slow) = (run(&Context::eval()), run(&Context::eval().watching()));
+                for (i, (fast, slow)) in fast.iter().zip(&slow).enumerate() {
+                    let what = format!("{config:?} {dtype:?} {i}");
+                    assert_close(&what, fast, slow, tolerance, tolerance);
+                }
+            }
+        }
+    }
+}
+
 /// Where the stacks are not looked at, what is left is Elman's network.
 #[test]
 fn without_a_look_at_the_stacks_it_is_an_elman_network() {
