@@ -45,7 +45,7 @@ fn add_product<T: Real>(
     rhs: &Packed<T>,
     (out, out_width): (&mut [T], usize),
 ) {
-    let terms = [Term { lhs, row: width, rhs }];
+    let terms = [Term { lhs, row: width, rhs: rhs.view() }];
     product(level, rows, &terms, Start::Destination, out, out_width);
 }
 
@@ -145,7 +145,7 @@ impl<T: Real> Forward<'_, T> {
     fn act(&mut self, level: Level, step: usize, work: &mut Work<T>) {
         let Self { sizes, steps: (_, m), packs, .. } = *self;
         let rows = sizes.rows;
-        let terms = [Term { lhs: &work.sums, row: m, rhs: &packs.emit }];
+        let terms = [Term { lhs: &work.sums, row: m, rhs: packs.emit.view() }];
         let start = Start::Bias(&work.nothing);
         product(level, rows, &terms, start, &mut work.scores, sizes.emitted());
         self.keep_cells(&work.old, step);
@@ -280,7 +280,7 @@ impl<T: Real> Backward<'_, T> {
         level.dispatch(Unsquash { hidden, d_hidden: &work.d_hidden, d_sums });
         give_step(d_sums, self.d_embedded, step, self.steps);
         if step > 0 {
-            let terms = [Term { lhs: d_sums, row: m, rhs: &packs.see }];
+            let terms = [Term { lhs: d_sums, row: m, rhs: packs.see.view() }];
             let start = Start::Bias(&work.nothing);
             product(level, sizes.rows, &terms, start, &mut work.d_seen, sizes.seen());
         }
