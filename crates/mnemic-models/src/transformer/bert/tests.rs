@@ -21,7 +21,9 @@ fn masked_words_as_transformers_has_them() {
     check_padding(&batch, true, |batch, ctx| loaded.model.forward(batch, ctx).unwrap());
     let frozen = loaded.inference_model(DType::F32, &Device::Cpu).unwrap();
     let again = frozen.forward(&batch, &Context::eval()).unwrap();
-    assert_close("inference", &again, &logits, 0., 0.);
+    // Weights that stay are laid out in another order, and so are the sums.
+    fixture.close_at_tokens("logits", &again, 1, batch.attention_mask());
+    assert_close("inference", &again, &logits, 0., 1e-5);
     assert!(!again.track_op());
 }
 
