@@ -17,7 +17,7 @@ use crate::simd::Level;
 pub(crate) const WIDE: usize = 32;
 const NARROW: usize = 16;
 /// Rows of the largest tile.
-const MANY: usize = 12;
+pub(crate) const MANY: usize = 12;
 
 /// Asks for the cache line at `place`, which is never read here and need not exist.
 #[inline(always)]

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::cpu::transpose;
 use crate::matmul::Mat;
-use crate::packed::{Packed, Start, Term, product};
+use crate::packed::{MANY, Packed, Start, Term, product};
 use crate::real::{Real, buffer};
 use crate::simd;
 
@@ -33,7 +33,7 @@ pub(super) fn rows<T: Real>(
         1..=FEW => in_tasks(w, (m, o, i), |w, out| {
             simd::level().dispatch(Inner { x, w, i, out });
         }),
-        _ if m > FEW && m <= SOME => {
+        1..=SOME => {
             // Broadcast numbers of the weights meet registers of rows.
             let x = Packed::new(Mat { data: x, row: 1, col: i }, i, m);
             let zeros = vec![T::ZERO; m];
@@ -58,7 +58,7 @@ fn in_tasks<T: Real>(
     body: impl Fn(&[T], &mut [T]) + Sync,
 ) -> Vec<T> {
     let mut columns = buffer(o * m);
-    let rows = (TASK / i).next_multiple_of(ROWS).clamp(1, o);
+    let rows = (TASK / i).next_multiple_of(MANY).clamp(1, o);
     let task = |(t, out): (usize, &mut [T])| body(&w[t * rows * i..][..out.len() / m * i], out);
     if o <= rows || rayon::current_num_threads() < 2 {
         columns.chunks_mut(rows * m).enumerate().for_each(task);
@@ -67,9 +67,6 @@ fn in_tasks<T: Real>(
     }
     columns
 }
-
-/// Rows that a packed product takes at a time.
-const ROWS: usize = 12;
 
 /// The inner products of rows of weights with all rows of `x`.
 struct Inner<'a, T> {

@@ -33,8 +33,8 @@ use crate::fused;
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
-/// A `weight` that is the transposed view of a contiguous `(i, o)` is multiplied as it lies: for a few rows of `xs` that is about twice as
-/// fast, since the product need not reorder the weight first.
+/// A `weight` that is the transposed view of a contiguous `(i, o)` is multiplied as it lies, without a copy. For a weight to which no gradient goes
+/// [`Panels`] are faster.
 ///
 /// # Errors
 /// When the shapes do not fit together.

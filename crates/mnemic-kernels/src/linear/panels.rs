@@ -97,16 +97,14 @@ impl PanelsOp {
         let level = simd::level();
         let mut y = buffer(m * o);
         let threads = rayon::current_num_threads();
+        let block = |(x, y): (&[T], &mut [T])| {
+            let term = Term { lhs: x, row: i, rhs: weight };
+            packed::product(level, y.len() / o, &[term], Start::Bias(bias), y, o);
+        };
         if threads < 2 || m * o * i < PARALLEL {
-            for (x, y) in x.chunks(ROWS * i).zip(y.chunks_mut(ROWS * o)) {
-                let term = Term { lhs: x, row: i, rhs: weight };
-                packed::product(level, y.len() / o, &[term], Start::Bias(bias), y, o);
-            }
+            x.chunks(ROWS * i).zip(y.chunks_mut(ROWS * o)).for_each(block);
         } else if m >= threads * ROWS {
-            x.par_chunks(ROWS * i).zip(y.par_chunks_mut(ROWS * o)).for_each(|(x, y)| {
-                let term = Term { lhs: x, row: i, rhs: weight };
-                packed::product(level, y.len() / o, &[term], Start::Bias(bias), y, o);
-            });
+            x.par_chunks(ROWS * i).zip(y.par_chunks_mut(ROWS * o)).for_each(block);
         } else {
             self.by_columns(x, weight, bias, &mut y);
         }

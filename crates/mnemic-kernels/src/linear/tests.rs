@@ -176,6 +176,18 @@ fn gradients_agree_with_finite_differences() {
     });
 }
 
+/// The ways of few rows, of some dozens and of weights in panels.
+#[test]
+fn gradients_beside_large_weights_agree_with_finite_differences() {
+    for rows in [2, 9] {
+        let [xs, weight, bias] = operands(&[rows, 64], 65);
+        let named = [("xs", xs), ("bias", bias)];
+        check_gradients(&named, 1e-8, |t| linear(&t[0], &weight, Some(&t[1]))?.sqr()?.sum_all());
+        let panels = Panels::new(&weight).unwrap().unwrap();
+        check_gradients(&named, 1e-8, |t| panels.forward(&t[0], Some(&t[1]))?.sqr()?.sum_all());
+    }
+}
+
 #[test]
 fn scattered_operands_and_gradients() {
     let inputs = operands(&[6, 4], 5);
@@ -201,8 +213,10 @@ fn the_number_of_threads_changes_no_bit() {
     let inputs = operands(&[700, 80], 240).map(|t| t.to_dtype(DType::F32).unwrap());
     same_bits(&inputs, |t| Ok(vec![linear(&t[0], &t[1], Some(&t[2]))?]));
     same_bits(&inputs[..1], |t| Ok(vec![column_sum(&t[0])?]));
-    let inputs = operands(&[3, 300], 700).map(|t| t.to_dtype(DType::F32).unwrap());
-    same_bits(&inputs, |t| Ok(vec![linear(&t[0], &t[1], Some(&t[2]))?]));
+    for rows in [3, 30] {
+        let inputs = operands(&[rows, 300], 700).map(|t| t.to_dtype(DType::F32).unwrap());
+        same_bits(&inputs, |t| Ok(vec![linear(&t[0], &t[1], Some(&t[2]))?]));
+    }
 }
 
 #[test]
