@@ -21,6 +21,8 @@ struct Axis {
     lo: f64,
     hi: f64,
     log: bool,
+    /// Whether only whole numbers are marked.
+    whole: bool,
     start: f64,
     end: f64,
 }
@@ -37,7 +39,7 @@ impl Axis {
             let pad = if log { 0.5 } else { lo.abs().max(1.0) * 0.5 };
             (lo, hi) = (lo - pad, hi + pad);
         }
-        Some(Self { lo, hi, log, start, end })
+        Some(Self { lo, hi, log, whole: false, start, end })
     }
 
     fn place(&self, value: f64) -> f64 {
@@ -61,7 +63,8 @@ impl Axis {
 
     fn ticks(&self) -> Vec<f64> {
         if !self.log {
-            let step = step(self.hi - self.lo);
+            let least = if self.whole { 1.0 } else { 0.0 };
+            let step = step(self.hi - self.lo).max(least);
             let first = (self.lo / step - 1e-9).ceil();
             let count = ((self.hi / step + 1e-9).floor() - first).clamp(0.0, 20.0) as usize;
             // Through an integer multiple, so that 0 is 0 and not a rounding error.
@@ -162,7 +165,8 @@ fn drawing(curve: &Curve) -> Option<(String, f64)> {
     let points = || curve.series.iter().flat_map(|s| s.points.iter()).filter(drawable);
     let height = (curve.series.len() as f64 * NAME_HEIGHT + 80.0).max(320.0);
     let (left, right, top, bottom) = (MARGIN.0, WIDTH - MARGIN.1, MARGIN.2, height - MARGIN.3);
-    let x = Axis::new(points().map(|p| p.0), false, left, right)?;
+    let mut x = Axis::new(points().map(|p| p.0), false, left, right)?;
+    x.whole = points().all(|p| p.0.fract() == 0.0);
     let y = Axis::new(points().map(|p| p.1), curve.log_y, bottom, top)?.round();
     let mut out = String::new();
     frame(curve, &x, &y, height, &mut out);
@@ -351,6 +355,16 @@ mod tests {
             }
         }
         assert!(Axis::new([].into_iter(), false, 0.0, 1.0).is_none());
+    }
+
+    #[test]
+    fn epochs_are_marked_by_whole_numbers() {
+        let series = |points: Vec<(f64, f64)>| Series { name: "error".into(), points };
+        let curve = |points| Curve { series: vec![series(points)], ..Curve::default() };
+        let whole = curve_svg(&curve(vec![(1.0, 9.0), (2.0, 4.0), (3.0, 2.0)])).unwrap();
+        assert!(whole.contains(">2</text>") && !whole.contains(">1.5</text>"));
+        let parts = curve_svg(&curve(vec![(1.0, 9.0), (2.5, 4.0), (3.0, 2.0)])).unwrap();
+        assert!(parts.contains(">1.5</text>"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ struct Validation {
     metrics: BTreeMap<String, f64>,
 }
 
-/// Wrong answers on training and validation data over the epochs of the chosen seed of a run, in percent.
+/// Wrong answers on training and validation data over the epochs of the chosen seed of a run, counted from 1, in percent.
 ///
 /// # Errors
 /// When the run has no result or its metrics are damaged, naming the file and line.
@@ -48,7 +48,7 @@ pub fn learning_curve(run: &Path) -> Result<Curve> {
         let epoch: Epoch = serde_json::from_value(value).map_err(bad)?;
         let errors = [&epoch.train_metrics, &epoch.validation.metrics].map(|m| m.get("error"));
         for (series, error) in series.iter_mut().zip(errors) {
-            series.points.extend(error.map(|e| (epoch.epoch, 100. * e)));
+            series.points.extend(error.map(|e| (epoch.epoch + 1., 100. * e)));
         }
     }
     Ok(Curve {
