@@ -26,23 +26,19 @@ pub(super) fn rows<T: Real>(
     bias: Option<&[T]>,
     (m, o, i): (usize, usize, usize),
 ) -> Option<Vec<T>> {
-    if i == 0 || o * i < LARGE {
+    if i == 0 || o * i < LARGE || !(1..=SOME).contains(&m) {
         return None;
     }
-    let columns = match m {
-        1..=FEW => in_tasks(w, (m, o, i), |w, out| {
-            simd::level().dispatch(Inner { x, w, i, out });
-        }),
-        1..=SOME => {
-            // Broadcast numbers of the weights meet registers of rows.
-            let x = Packed::new(Mat { data: x, row: 1, col: i }, i, m);
-            let zeros = vec![T::ZERO; m];
-            in_tasks(w, (m, o, i), |w, out| {
-                let term = Term { lhs: w, row: i, rhs: x.view() };
-                product(simd::level(), w.len() / i, &[term], Start::Bias(&zeros), out, m);
-            })
-        }
-        _ => return None,
+    let columns = if m <= FEW {
+        in_tasks(w, (m, o, i), |w, out| simd::level().dispatch(Inner { x, w, i, out }))
+    } else {
+        // Broadcast numbers of the weights meet registers of rows.
+        let x = Packed::new(Mat { data: x, row: 1, col: i }, i, m);
+        let zeros = vec![T::ZERO; m];
+        in_tasks(w, (m, o, i), |w, out| {
+            let term = Term { lhs: w, row: i, rhs: x.view() };
+            product(simd::level(), w.len() / i, &[term], Start::Bias(&zeros), out, m);
+        })
     };
     let mut y = if m == 1 { columns } else { transpose(&columns, m) };
     if let Some(bias) = bias {
