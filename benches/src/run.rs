@@ -185,7 +185,8 @@ fn timed(step: &mut dyn Step) -> mnemic_benches::measure::Burst<'_> {
             step.run()?;
             Ok(start.elapsed().as_secs_f64())
         };
-        (0..steps).map(one).collect()
+        // As `Trainer::fit` does.
+        mnemic_kernels::awake(|| (0..steps).map(one).collect())
     })
 }
 

@@ -10,7 +10,7 @@ use mnemic_train::Gradients;
 use mnemic_train::optim::{Adam, Optimizer, OptimizerConfig, Sgd};
 
 /// Something that is done many times.
-pub(crate) trait Step {
+pub(crate) trait Step: Send {
     /// Computes what is compared with the peer; called once, before the first [`Step::run`].
     fn check(&mut self) -> Result<Checked>;
     /// One step, as it is timed.
@@ -89,7 +89,7 @@ pub(crate) struct Training {
     pub(crate) inputs: Vec<Var>,
     pub(crate) objective: Objective,
     pub(crate) update: Update,
-    pub(crate) forward: Box<dyn Fn() -> Result<Tensor>>,
+    pub(crate) forward: Box<dyn Fn() -> Result<Tensor> + Send>,
 }
 
 impl Training {
@@ -97,7 +97,7 @@ impl Training {
     pub(crate) fn of(
         store: &ParamStore,
         update: Update,
-        loss: impl Fn() -> Result<Tensor> + 'static,
+        loss: impl Fn() -> Result<Tensor> + Send + 'static,
     ) -> Self {
         Self {
             vars: store.vars(),

@@ -75,7 +75,11 @@ fn dnc(b: usize) -> Result<Training> {
 }
 
 /// Vectors, a delimiter, and the vectors again.
-fn copy(model: impl SequenceModel + 'static, store: &ParamStore, b: usize) -> Result<Training> {
+fn copy(
+    model: impl SequenceModel + Send + 'static,
+    store: &ParamStore,
+    b: usize,
+) -> Result<Training> {
     let (vectors, bits) = COPIED;
     let steps = 2 * vectors + 1;
     data::fill(store)?;

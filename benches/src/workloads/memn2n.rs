@@ -71,7 +71,7 @@ impl Stories {
 
 /// A step of Adam on the mean loss of a model that answers questions.
 pub(super) fn train(
-    model: impl StoryModel + 'static,
+    model: impl StoryModel + Send + 'static,
     store: &ParamStore,
     stories: Stories,
 ) -> Result<Training> {

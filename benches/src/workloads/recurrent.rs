@@ -89,7 +89,7 @@ fn step(shape: Shape, path: Path) -> Result<Training> {
         Kind::Lstm => Layer::Lstm(Lstm::new(config, vb)?),
     };
     data::fill(&store)?;
-    let (forward, update): (Box<dyn Fn() -> Result<Tensor>>, _) = match path {
+    let (forward, update): (Box<dyn Fn() -> Result<Tensor> + Send>, _) = match path {
         Path::Fused => (Box::new(move || layer.output(&xs)), Update::sgd(&store)?),
         Path::Plain => {
             let store = store.clone();

@@ -42,3 +42,4 @@ pub mod time_steps;
 pub mod top_k;
 
 pub use fused::{backward, backward_from, only_fused};
+pub use threads::awake;

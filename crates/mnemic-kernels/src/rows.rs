@@ -10,6 +10,11 @@ use crate::{simd, threads};
 /// the compiler unrolls the loops over them before it could vectorise them.
 const LANES: usize = 64;
 
+/// A piece of a row in a place of its own, aligned: what straddles two cache lines is slow to be read just after it was written, as
+/// partial results are.
+#[repr(align(64))]
+struct Piece<T>([T; LANES]);
+
 /// `Σ f(x)`.
 #[inline(always)]
 pub(crate) fn sum<T: Real>(xs: &[T], f: impl Fn(T) -> T) -> T {
@@ -25,7 +30,8 @@ pub(crate) fn sum2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
 /// `Σ f(a, b, c)` over slices of one length.
 #[inline(always)]
 pub(crate) fn sum3<T: Real>(a: &[T], b: &[T], c: &[T], f: impl Fn(T, T, T) -> T) -> T {
-    let mut lanes = [T::ZERO; LANES];
+    let mut sums = Piece([T::ZERO; LANES]);
+    let lanes = &mut sums.0;
     let ((a, a_rest), (b, b_rest), (c, c_rest)) =
         (a.as_chunks::<LANES>(), b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
     for ((a, b), c) in a.iter().zip(b).zip(c) {
@@ -41,14 +47,45 @@ pub(crate) fn sum3<T: Real>(a: &[T], b: &[T], c: &[T], f: impl Fn(T, T, T) -> T)
             lanes[j] += if j < rest { y } else { T::ZERO };
         }
     }
-    fold(lanes, |a, b| a + b)
+    fold(sums.0, |a, b| a + b)
+}
+
+/// `Σ f(a, b, c)` and `Σ g(a, b, c)`, the operands read once.
+#[inline(always)]
+pub(crate) fn two_sums<T: Real>(
+    [a, b, c]: [&[T]; 3],
+    f: impl Fn(T, T, T) -> T,
+    g: impl Fn(T, T, T) -> T,
+) -> (T, T) {
+    let mut sums = [Piece([T::ZERO; LANES]), Piece([T::ZERO; LANES])];
+    let [Piece(first), Piece(second)] = &mut sums;
+    let ((a, a_rest), (b, b_rest), (c, c_rest)) =
+        (a.as_chunks::<LANES>(), b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for j in 0..LANES {
+            first[j] += f(a[j], b[j], c[j]);
+            second[j] += g(a[j], b[j], c[j]);
+        }
+    }
+    let rest = a_rest.len();
+    if rest > 0 {
+        let (a, b, c) = (padded(a_rest, T::ZERO), padded(b_rest, T::ZERO), padded(c_rest, T::ZERO));
+        for j in 0..LANES {
+            let (y, z) = (f(a[j], b[j], c[j]), g(a[j], b[j], c[j]));
+            first[j] += if j < rest { y } else { T::ZERO };
+            second[j] += if j < rest { z } else { T::ZERO };
+        }
+    }
+    let [first, second] = sums;
+    (fold(first.0, |a, b| a + b), fold(second.0, |a, b| a + b))
 }
 
 /// The largest number that is no NaN; `-inf` where there is none.
 #[inline(always)]
 pub(crate) fn max<T: Real>(xs: &[T]) -> T {
     let larger = |a: T, b: T| if b > a { b } else { a };
-    let mut lanes = [infinity::<T>(-1.); LANES];
+    let mut largest = Piece([infinity::<T>(-1.); LANES]);
+    let lanes = &mut largest.0;
     let (whole, rest) = xs.as_chunks::<LANES>();
     for x in whole {
         for j in 0..LANES {
@@ -59,7 +96,7 @@ pub(crate) fn max<T: Real>(xs: &[T]) -> T {
     for j in 0..LANES {
         lanes[j] = larger(lanes[j], rest[j]);
     }
-    fold(lanes, larger)
+    fold(largest.0, larger)
 }
 
 /// `out = f(xs)`.
@@ -203,6 +240,8 @@ mod tests {
             assert_eq!(sum(&xs, |x| x + 1.), xs.iter().map(|x| x + 1.).sum::<f64>());
             let product: f64 = xs.iter().zip(&ys).map(|(x, y)| x * y).sum();
             assert_eq!(sum2(&xs, &ys, |x, y| x * y), product);
+            let two = two_sums([&xs, &ys, &ys], |x, y, _| x * y, |_, _, y| y + 1.);
+            assert_eq!(two, (product, ys.iter().map(|y| y + 1.).sum::<f64>()));
             assert_eq!(max(&xs), xs.iter().copied().fold(f64::NEG_INFINITY, f64::max));
             let mut out = vec![f64::NAN; n];
             map2(&mut out, &xs, &ys, |x, y| x - 2. * y);

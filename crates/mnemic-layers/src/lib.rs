@@ -56,7 +56,7 @@ pub use mnemic_kernels::policy_gradient::policy_gradient;
 pub use mnemic_kernels::rng::Philox;
 pub use mnemic_kernels::softmax::{log_softmax, masked_softmax, softmax};
 pub use mnemic_kernels::time_steps::{stack, unbind};
-pub use mnemic_kernels::{backward, only_fused};
+pub use mnemic_kernels::{awake, backward, only_fused};
 pub use multi_head::{MultiHeadAttention, MultiHeadConfig};
 pub use neural_stack::{NeuralStack, NeuralStackState};
 pub use norm::{LayerNorm, LayerNormConfig, RmsNorm};

@@ -59,12 +59,12 @@ impl PooledOp {
             bail!("pooled_embedding: internal error: ids are not contiguous on the CPU")
         };
         let ids = &storage.as_slice::<u32>()?[start..end];
-        match ids.iter().max() {
-            Some(&max) if max as usize >= v => {
-                bail!("pooled_embedding: id {max} is not below the table's {v} rows")
-            }
-            _ => Ok(f(ids)),
+        // Not `Iterator::max`, which the compiler leaves as a chain of comparisons.
+        let max = ids.iter().fold(0, |max, &id| if id > max { id } else { max });
+        if !ids.is_empty() && max as usize >= v {
+            bail!("pooled_embedding: id {max} is not below the table's {v} rows")
         }
+        Ok(f(ids))
     }
 
     fn copy_rows<T: Real>(&self, ids: &[u32], table: &[T], d: usize) -> Vec<T> {

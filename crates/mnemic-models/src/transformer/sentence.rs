@@ -118,7 +118,7 @@ impl SentenceEncoder {
     /// # Errors
     /// When a row is too long for the encoder or an id is not in the vocabulary.
     pub fn encode(&self, batch: &TextBatch) -> candle_core::Result<Tensor> {
-        self.forward(batch, &Context::eval())
+        mnemic_layers::awake(|| self.forward(batch, &Context::eval()))
     }
 
     /// [`encode`](Self::encode) with a context, which may be watching.

@@ -56,13 +56,16 @@ impl Trainer {
         observer: &mut (dyn Observer + Send),
     ) -> Result<Report> {
         let run_dir = run_dir.as_ref();
-        on_big_stack(|| {
+        // A device does its own waking.
+        let on_cpu = problem.store().vars().iter().all(|(_, var)| var.device().is_cpu());
+        let mut train = || {
             let session = Session::start(&self.config, &self.interrupt, problem, run_dir, observer);
             let report = session.and_then(Session::run);
             if let Err(error) = &report {
                 tracing::error!(%error, "training stopped");
             }
             report
-        })?
+        };
+        on_big_stack(|| if on_cpu { mnemic_kernels::awake(train) } else { train() })?
     }
 }
