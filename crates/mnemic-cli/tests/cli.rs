@@ -376,6 +376,11 @@ fn generate_and_translate() {
     }
     let error = fail(folder, &["generate", &stories]);
     assert!(error.contains("standard input"), "{error}");
+    // Wrong settings are told before the prompt is printed.
+    let output = mnemic(folder, &[&story[..], &["--temperature", "0"]].concat()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("temperature: expected a number above 0, got 0"), "{error}");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
 }
 
 fn text_of(output: Output) -> String {

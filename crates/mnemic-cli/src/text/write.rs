@@ -128,6 +128,8 @@ fn options(base: &GenerationConfig, how: &DecodingArgs, texts: &TextArgs) -> Res
     }
     config.repetition_penalty = how.repetition_penalty.unwrap_or(config.repetition_penalty);
     config.no_repeat_ngram_size = how.no_repeat_ngrams.unwrap_or(config.no_repeat_ngram_size);
+    // Before anything is printed.
+    config.validate()?;
     let stop = how.stop.iter().map(|text| text.replace("\\n", "\n")).collect();
     let batch = texts.batch.map_or(8, NonZeroUsize::get);
     Ok(WriteOptions { config, stop, batch })
