@@ -36,9 +36,12 @@ impl<T: Real> Stats<T> {
         let mean = sum(x, |x| x) * share;
         let square = |x: T| (x - mean) * (x - mean);
         let (rest, square) = two_sums([x, x, x], |x, _, _| x - mean, |x, _, _| square(x));
-        // Hardly anything is taken off: the rest is within the rounding of the mean.
+        // Hardly anything is taken off: the rest is within the rounding of the mean. Of equal numbers only the rounding of the squares
+        // is left, of either sign; real numbers do not lie as near to each other as the floor.
         let rest = rest * share;
-        Self { mean, rest, scale: scale(square * share - rest * rest) }
+        let (variance, floor) = (square * share - rest * rest, rest * rest * T::from_f64(1e-6));
+        let variance = if variance > floor { variance } else { floor };
+        Self { mean, rest, scale: scale(variance) }
     }
 
     #[inline(always)]

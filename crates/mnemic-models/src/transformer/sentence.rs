@@ -118,7 +118,9 @@ impl SentenceEncoder {
     /// # Errors
     /// When a row is too long for the encoder or an id is not in the vocabulary.
     pub fn encode(&self, batch: &TextBatch) -> candle_core::Result<Tensor> {
-        mnemic_layers::awake(|| self.forward(batch, &Context::eval()))
+        let forward = || self.forward(batch, &Context::eval());
+        // Elsewhere it is the device that works.
+        if batch.input_ids().device().is_cpu() { mnemic_layers::awake(forward) } else { forward() }
     }
 
     /// [`encode`](Self::encode) with a context, which may be watching.
