@@ -108,7 +108,7 @@ impl SentenceEncoder {
         })
     }
 
-    /// The most tokens of a sentence: longer ones are cut by [`embed`](Self::embed).
+    /// The most tokens of a sentence: longer ones are cut by `embed` (feature `tokenizers`).
     pub fn max_length(&self) -> Option<usize> {
         self.max_length
     }
