@@ -1,4 +1,5 @@
-//! What the programs of the benches share: measuring in turns, and the peer that takes part.
+//! What the programs of the benches share: arguments, measuring in turns, and the peer that takes part.
 
+pub mod arguments;
 pub mod measure;
 pub mod peer;

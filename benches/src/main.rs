@@ -15,8 +15,9 @@ mod workloads;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::Parser;
 
-use args::{Args, Command};
+use args::Args;
 
 /// As in the binary `mnemic`.
 #[global_allocator]
@@ -33,14 +34,16 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode> {
-    match Args::parse(std::env::args().skip(1))?.command {
-        Command::List(cuda) => print!("{}", workloads::list(cuda)),
-        Command::Report(report) => record::report(std::io::stdin().lock(), &report)?,
-        Command::Run(options) => {
-            rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
-            // candle's backward pass recurses once for each operation of the graph.
-            return mnemic_train::on_big_stack(|| run::run(&options))?;
-        }
+    let args = Args::parse();
+    if args.common.list {
+        print!("{}", workloads::list(args.cuda().is_some()));
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    if args.report.report {
+        record::report(std::io::stdin().lock(), &args.report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(args.common.threads()).build_global()?;
+    // candle's backward pass recurses once for each operation of the graph.
+    mnemic_train::on_big_stack(|| run::run(&args))?
 }

@@ -5,9 +5,9 @@ use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use mnemic_benches::arguments::Report;
 use serde::{Deserialize, Serialize};
 
-use crate::args::Report;
 use crate::peak::Peak;
 use crate::run::is_compiled;
 use crate::step::Checked;

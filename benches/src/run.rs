@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::args::Options;
+use crate::args::Args;
 use crate::data;
 use crate::peak::{self, Peak};
 use crate::record::{Record, Run};
@@ -18,25 +18,27 @@ use mnemic_benches::peer::Peer;
 
 /// Measures and prints one line of JSON for each workload, as soon as it has been measured: what ends a long run loses
 /// only what was not reached.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let cuda = options.cuda.is_some();
-    if let Some(ordinal) = options.cuda {
+pub(crate) fn run(options: &Args) -> Result<ExitCode> {
+    let cuda = options.cuda().is_some();
+    if let Some(ordinal) = options.cuda() {
         data::live_on(mnemic_kernels::cuda::device(ordinal)?);
     }
-    let chosen = workloads::select(options.filter.as_deref(), cuda)?;
-    let mut about = options.about.clone();
+    let chosen = workloads::select(options.common.filter.as_deref(), cuda)?;
+    let mut about = options.common.about();
     about.insert("mnemic".into(), env!("CARGO_PKG_VERSION").into());
     about.insert("SIMD".into(), format!("{:?}", mnemic_kernels::simd::level()));
-    if let Some(ordinal) = options.cuda {
+    if let Some(ordinal) = options.cuda() {
         about.extend(gpu(ordinal));
     }
     let mut peer = start_peer(options)?;
     let versions = peer.iter().flat_map(|peer| peer.versions.clone());
     about.extend(versions);
-    let peak = peak::measure(options.threads, data::device())?;
+    let peak = peak::measure(options.common.threads(), data::device())?;
     eprintln!(
         "peak with {} thread(s): {:.0} GFLOP/s, {:.1} GB/s",
-        options.threads, peak.gflops, peak.gigabytes_per_second
+        options.common.threads(),
+        peak.gflops,
+        peak.gigabytes_per_second
     );
     for (index, workload) in chosen.iter().enumerate() {
         eprint!("[{}/{}] {}: ", index + 1, chosen.len(), workload.name);
@@ -66,9 +68,9 @@ fn gpu(ordinal: usize) -> Vec<(String, String)> {
     about
 }
 
-fn start_peer(options: &Options) -> Result<Option<Peer>> {
-    let Some((python, script)) = &options.peer else { return Ok(None) };
-    Peer::start(python, script, options.threads, options.cuda).map(Some)
+fn start_peer(options: &Args) -> Result<Option<Peer>> {
+    let Some((python, script)) = options.common.peer() else { return Ok(None) };
+    Peer::start(python, script, options.common.threads(), options.cuda()).map(Some)
 }
 
 /// What the progress says.
@@ -87,10 +89,10 @@ fn line(record: &Record) -> String {
     parts.join(", ")
 }
 
-fn one(workload: &Workload, options: &Options, peak: &Peak, peer: &mut Option<Peer>) -> Record {
+fn one(workload: &Workload, options: &Args, peak: &Peak, peer: &mut Option<Peer>) -> Record {
     let mut record = Record {
         workload: workload.name.into(),
-        threads: options.threads,
+        threads: options.common.threads(),
         target: workload.target,
         flops: workload.cost.flops,
         bytes: workload.cost.bytes,
@@ -106,7 +108,7 @@ fn one(workload: &Workload, options: &Options, peak: &Peak, peer: &mut Option<Pe
 
 fn fill(
     workload: &Workload,
-    options: &Options,
+    options: &Args,
     peer: &mut Option<Peer>,
     record: &mut Record,
 ) -> Result<()> {
@@ -114,7 +116,7 @@ fn fill(
     let expected = ours.check()?;
     record.computed.insert("mnemic".into(), expected);
     let modes = prepare_peer(workload, options, expected, peer, record)?;
-    let mut candle = match options.candle {
+    let mut candle = match options.candle() {
         true => prepare_candle(workload, expected, record),
         false => None,
     };
@@ -132,7 +134,7 @@ fn fill(
     let (times, rounds) = interleave(all, options.seconds);
     record.rounds = rounds;
     let alone = |times: &Times| alone_ms(times, ours.as_mut(), shared.as_ref());
-    if options.cuda.is_some() {
+    if options.cuda().is_some() {
         record.alone_ms = times.iter().filter_map(alone).collect();
     }
     if let Some(peer) = shared
@@ -238,7 +240,7 @@ fn prepare_candle(
 /// is a note.
 fn prepare_peer(
     workload: &Workload,
-    options: &Options,
+    options: &Args,
     expected: Checked,
     peer: &mut Option<Peer>,
     record: &mut Record,
@@ -247,7 +249,7 @@ fn prepare_peer(
     let mut modes = Vec::new();
     let compiles = options.compile_seconds > 0.;
     let wanted = |mode: &&&str| {
-        (compiles || !is_compiled(mode)) && (options.cuda.is_some() || **mode != GRAPHS)
+        (compiles || !is_compiled(mode)) && (options.cuda().is_some() || **mode != GRAPHS)
     };
     for &mode in workload.modes.iter().filter(wanted) {
         let prepared = if is_compiled(mode) {

@@ -14,8 +14,9 @@ mod run;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::Parser;
 
-use args::{Args, Command};
+use args::Args;
 
 /// As in the binary `mnemic`.
 #[global_allocator]
@@ -32,13 +33,14 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<()> {
-    match Args::parse(std::env::args().skip(1))?.command {
-        Command::List => print!("{}", run::list()),
-        Command::Report(report) => report::report(std::io::stdin().lock(), &report)?,
-        Command::Run(options) => {
-            rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
-            run::run(&options)?;
-        }
+    let args = Args::parse();
+    if args.common.list {
+        print!("{}", run::list());
+    } else if args.report.report {
+        report::report(std::io::stdin().lock(), &args.report)?;
+    } else {
+        rayon::ThreadPoolBuilder::new().num_threads(args.common.threads()).build_global()?;
+        run::run(&args)?;
     }
     Ok(())
 }

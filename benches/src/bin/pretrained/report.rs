@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use std::io::BufRead;
 
 use anyhow::{Context, Result, bail};
+use mnemic_benches::arguments::Report;
 use serde::{Deserialize, Serialize};
-
-use crate::args::Report;
 
 /// A workload with a number of threads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -172,7 +171,7 @@ mod tests {
             .map(|run| serde_json::to_string(&run).unwrap())
             .collect();
         let file = std::env::temp_dir().join(format!("mnemic-report-{}.md", std::process::id()));
-        let to = Report { json: Vec::new(), markdown: vec![file.clone()] };
+        let to = Report { markdown: vec![file.clone()], ..Report::default() };
         let error = report(lines.join("\n").as_bytes(), &to).unwrap_err().to_string();
         assert_eq!(error, "not measured: b");
         let text = std::fs::read_to_string(&file).unwrap();

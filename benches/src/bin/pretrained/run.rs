@@ -10,7 +10,7 @@ use mnemic_benches::measure::{Burst, Participant, interleave};
 use mnemic_benches::peer::Peer;
 use serde_json::{Value, json};
 
-use crate::args::Options;
+use crate::args::Args;
 use crate::decode::{self, Decoder};
 use crate::embed::{self, Embedder, Ours, OwnBatches, difference};
 use crate::report::{Program, Record, Run};
@@ -75,24 +75,29 @@ fn select(filter: Option<&str>) -> Result<Vec<&'static Workload>> {
 }
 
 /// Measures and prints one line of JSON for each workload, as soon as it has been measured.
-pub(crate) fn run(options: &Options) -> Result<()> {
-    let chosen = select(options.filter.as_deref())?;
-    let mut about = options.about.clone();
+pub(crate) fn run(options: &Args) -> Result<()> {
+    let chosen = select(options.common.filter.as_deref())?;
+    let mut about = options.common.about();
     about.insert("mnemic".into(), env!("CARGO_PKG_VERSION").into());
     if cfg!(feature = "candle-transformers") {
         about.insert("candle-transformers".into(), "0.11.1".into());
     }
-    let mut peer = match &options.peer {
-        Some((python, script)) => Some(Peer::start(python, script, options.threads, None)?),
+    let mut peer = match options.common.peer() {
+        Some((python, script)) => {
+            Some(Peer::start(python, script, options.common.threads(), None)?)
+        }
         None => None,
     };
     about.extend(peer.iter().flat_map(|peer| peer.versions.clone()));
-    let read = decode::bandwidth(options.threads);
-    about.insert(format!("memory read, {} thread(s)", options.threads), format!("{read:.1} GB/s"));
+    let read = decode::bandwidth(options.common.threads());
+    about.insert(
+        format!("memory read, {} thread(s)", options.common.threads()),
+        format!("{read:.1} GB/s"),
+    );
     for (index, workload) in chosen.iter().enumerate() {
         eprint!("[{}/{}] {}: ", index + 1, chosen.len(), workload.name);
         let start = Instant::now();
-        let mut record = Record::new(workload.name, options.threads);
+        let mut record = Record::new(workload.name, options.common.threads());
         if let Err(error) = fill(workload, options, &mut peer, &mut record) {
             record.error = Some(format!("{error:#}"));
         }
@@ -105,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn fill(
     workload: &Workload,
-    options: &Options,
+    options: &Args,
     peer: &mut Option<Peer>,
     record: &mut Record,
 ) -> Result<()> {
@@ -118,14 +123,14 @@ fn fill(
 fn embedding(
     workload: &Workload,
     batch: usize,
-    options: &Options,
+    options: &Args,
     peer: &mut Option<Peer>,
     record: &mut Record,
 ) -> Result<()> {
     let variable = || std::env::var_os("MNEMIC_MINILM").map(Into::into);
     let folder = options.model.clone().or_else(variable);
     let folder = folder.context("needs `--model FOLDER` or MNEMIC_MINILM: all-MiniLM-L6-v2")?;
-    let (sentences, source) = embed::sentences(options.sentences)?;
+    let (sentences, source) = embed::sentences(options.sentences.get())?;
     let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
     (record.unit, record.units) = ("sentences".into(), texts.len());
     record.notes.push(format!("{} sentences: {source}", texts.len()));
@@ -167,7 +172,7 @@ fn embedding(
 
 fn decoding(
     workload: &Workload,
-    options: &Options,
+    options: &Args,
     peer: &mut Option<Peer>,
     record: &mut Record,
 ) -> Result<()> {
@@ -206,7 +211,7 @@ fn prepare(
 fn measure<'a>(
     all: Vec<Participant<'a>>,
     modes: Vec<&'static str>,
-    options: &Options,
+    options: &Args,
     peer: &'a mut Option<Peer>,
     record: &mut Record,
 ) -> Result<()> {

@@ -182,7 +182,8 @@ fn rows_far_from_zero_constant_and_empty() {
 fn equal_numbers_far_from_zero_have_no_variance() {
     for level in [1e4, 172_739.19, -3.3e6] {
         for width in [63, 65, 1000, 4097] {
-            let rows = (Tensor::ones((3, width), DType::F32, &Device::Cpu).unwrap() * level).unwrap();
+            let rows =
+                (Tensor::ones((3, width), DType::F32, &Device::Cpu).unwrap() * level).unwrap();
             let y = layer_norm(&rows, None, None, 1e-12).unwrap().abs().unwrap();
             // The mean of equal numbers is as far from them as its rounding: a share of one in their scale.
             let largest = y.max_all().unwrap().to_scalar::<f32>().unwrap();
