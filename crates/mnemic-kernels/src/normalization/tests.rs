@@ -185,9 +185,9 @@ fn equal_numbers_far_from_zero_have_no_variance() {
             let rows =
                 (Tensor::ones((3, width), DType::F32, &Device::Cpu).unwrap() * level).unwrap();
             let y = layer_norm(&rows, None, None, 1e-12).unwrap().abs().unwrap();
-            // The mean of equal numbers is as far from them as its rounding: a share of one in their scale.
-            let largest = y.max_all().unwrap().to_scalar::<f32>().unwrap();
-            assert!(largest <= 1e3, "{level}, {width}: {largest}");
+            // A sum, since a NaN goes into it.
+            let sum = y.sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(sum <= 0.01 * (3 * width) as f32, "{level}, {width}: {sum}");
         }
     }
 }
